@@ -80,9 +80,7 @@ class StepError(DfrunError):
 
     exit_code = 1
 
-    def __init__(
-        self, problem: Problem, error_class: ErrorClass = "error", sqlstate: str | None = None
-    ) -> None:
+    def __init__(self, problem: Problem, error_class: ErrorClass = "error", sqlstate: str | None = None) -> None:
         super().__init__(problem)
         self.error_class: ErrorClass = error_class
         self.sqlstate = sqlstate

@@ -176,9 +176,7 @@ def parse_value(kind: ValueType, raw: object, *, to_scale: bool = True) -> objec
     parser = _PARSERS.get(kind.kind)
     if parser is not None:
         if not isinstance(raw, str):
-            shape = (
-                "a mapping" if isinstance(raw, Mapping) else "a list" if isinstance(raw, list) else repr(raw)
-            )
+            shape = "a mapping" if isinstance(raw, Mapping) else "a list" if isinstance(raw, list) else repr(raw)
             raise ValueProblem(f"wants {kind}, got {shape}")
         value = parser(raw, kind)
         if value is None:
@@ -191,9 +189,7 @@ def _parse_container(kind: ValueType, raw: object) -> object:
     match kind.kind:
         case "list":
             if not isinstance(raw, list):
-                raise ValueProblem(
-                    f"wants a {kind}, got {'a mapping' if isinstance(raw, Mapping) else 'one value'}"
-                )
+                raise ValueProblem(f"wants a {kind}, got {'a mapping' if isinstance(raw, Mapping) else 'one value'}")
             items = kind.items or ValueType("any")
             return [_under(index, items, item) for index, item in enumerate(raw)]
         case "rows":
@@ -203,13 +199,9 @@ def _parse_container(kind: ValueType, raw: object) -> object:
             return [_under(index, row, item) for index, item in enumerate(raw)]
         case "record":
             if not isinstance(raw, Mapping):
-                raise ValueProblem(
-                    f"wants a mapping, got {'a list' if isinstance(raw, list) else _quoted(raw)}"
-                )
+                raise ValueProblem(f"wants a mapping, got {'a list' if isinstance(raw, list) else _quoted(raw)}")
             if kind.fields is None:
-                return {
-                    key: _under(key, ValueType("any", nullable=True), value) for key, value in raw.items()
-                }
+                return {key: _under(key, ValueType("any", nullable=True), value) for key, value in raw.items()}
             for key in raw:
                 if key not in kind.fields:
                     from difflib import get_close_matches
@@ -326,9 +318,7 @@ def _parse_time(raw: str, _: ValueType) -> time | None:
 
 
 def _parse_datetime(raw: str, _: ValueType) -> datetime | None:
-    if not re.fullmatch(
-        r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)? ?([Zz]|[-+]\d{2}(:?\d{2})?)?)?", raw
-    ):
+    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)? ?([Zz]|[-+]\d{2}(:?\d{2})?)?)?", raw):
         return None
     try:
         value = datetime.fromisoformat(raw.replace(" +", "+").replace(" -", "-").replace(" Z", "Z").upper())
@@ -339,9 +329,7 @@ def _parse_datetime(raw: str, _: ValueType) -> datetime | None:
 
 def _parse_uuid(raw: str, _: ValueType) -> UUID | None:
     try:
-        return (
-            UUID(raw) if re.fullmatch(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}", raw) else None
-        )
+        return UUID(raw) if re.fullmatch(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}", raw) else None
     except ValueError:
         return None
 
@@ -419,21 +407,9 @@ def deliver(kind: ValueType, value: object, *, to_scale: bool = True) -> object:
             elif isinstance(value, date):
                 result = datetime(value.year, value.month, value.day, tzinfo=UTC)
         case "time":
-            result = (
-                _parse_time(value, kind)
-                if isinstance(value, str)
-                else value
-                if isinstance(value, time)
-                else None
-            )
+            result = _parse_time(value, kind) if isinstance(value, str) else value if isinstance(value, time) else None
         case "uuid":
-            result = (
-                value
-                if isinstance(value, UUID)
-                else _parse_uuid(value, kind)
-                if isinstance(value, str)
-                else None
-            )
+            result = value if isinstance(value, UUID) else _parse_uuid(value, kind) if isinstance(value, str) else None
         case "bytes":
             result = bytes(value) if isinstance(value, (bytes, bytearray, memoryview)) else None
         case "enum":

@@ -1,0 +1,72 @@
+"""What a node kind is: ports in, one typed value out, and the work between. Each kind is one file beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from schemas.nodes import Port
+from schemas.shapes import ModelShape
+from schemas.types import ValueType
+
+if TYPE_CHECKING:
+    from runner.dialects.base import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a node is about: its model (None for built-in nodes), all models by name, and the project's folder."""
+
+    model: ModelShape | None
+    models: Mapping[str, ModelShape]
+    project: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Arguments that fit. `output` is the type of the step's value; `parsed` is what `run` works on.
+
+    `streaming` names the members of the output that readers may take before the step is done (`csv.read`'s rows);
+    its other members are there once one reader has seen the stream's end.
+    """
+
+    output: ValueType
+    parsed: object
+    streaming: frozenset[str] = frozenset()
+
+
+class Context(Protocol):
+    """What a running step may use."""
+
+    session: Session
+    project: Path
+    run_id: str
+    step_id: str
+    now: datetime
+    logger: Callable[[str, str, Mapping[str, object]], None]
+
+    def progress(self, rows: int) -> None:
+        """Say that `rows` rows more are done."""
+
+
+class Kind(Protocol):
+    """A node kind. Stateless: one instance serves every step."""
+
+    name: str
+    summary: str
+    uses_database: bool
+    writes: bool
+
+    def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
+        """The ports, in the order of the documentation; literal `arguments` may add some (python.call)."""
+
+    def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
+        """Read every argument. A place that a connection fills holds a `Connection` before the run and a `Delivered`
+        while it runs; the same reading judges both. Raises one `ValueProblem`, or an `ExceptionGroup` of them,
+        whose path begins with the port's name."""
+
+    async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
+        """Do the work; gives the members of the output. Raises `StepError`."""

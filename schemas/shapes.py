@@ -1,0 +1,84 @@
+"""A model as the rest of the program sees it: every field, the managed ones included, each with its value type.
+
+`schemas.models` is what the author wrote; `runner.catalog` turns that into these shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from schemas.types import ValueType
+
+NO_DEFAULT = object()
+
+
+@dataclass(frozen=True, slots=True)
+class FieldShape:
+    """One column. `managed` fields are written by the program alone; `generated` ones by the database (identity).
+
+    `default` is a value of the field's type or NO_DEFAULT; `references` is (model, field); `check` is the raw filter
+    as written (operators on this field), None without one.
+    """
+
+    name: str
+    type: ValueType
+    managed: bool = False
+    generated: bool = False
+    primary_key: bool = False
+    unique: bool = False
+    default: object = NO_DEFAULT
+    references: tuple[str, str] | None = None
+    on_delete: str = "restrict"
+    check: object = None
+    sensitive: bool = False
+
+    @property
+    def required(self) -> bool:
+        """Whether an insert must bring a value."""
+        return not (self.managed or self.generated or self.type.nullable or self.default is not NO_DEFAULT)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexShape:
+    """An index over columns; `descending` holds the names that stand with `-`."""
+
+    name: str
+    fields: tuple[str, ...]
+    descending: frozenset[str] = frozenset()
+    unique: bool = False
+    condition: object = None
+    method: str = "btree"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """One model: `table` is its name in the database (snake_case of the model's name), `fields` in column order."""
+
+    name: str
+    table: str
+    fields: Mapping[str, FieldShape] = field(hash=False)
+    primary_key: tuple[str, ...]
+    indexes: tuple[IndexShape, ...] = ()
+    features: frozenset[str] = frozenset()
+
+    @property
+    def row(self) -> ValueType:
+        """The type of one whole row."""
+        return ValueType("record", fields={name: f.type for name, f in self.fields.items()})
+
+    @property
+    def rows(self) -> ValueType:
+        """The type of a stream of whole rows."""
+        return ValueType("rows", fields={name: f.type for name, f in self.fields.items()})
+
+    @property
+    def writable(self) -> dict[str, FieldShape]:
+        """The fields a user may write."""
+        return {name: f for name, f in self.fields.items() if not (f.managed or f.generated)}
+
+    def unique_keys(self) -> list[tuple[str, ...]]:
+        """The column sets that identify one row: the primary key first."""
+        keys = [self.primary_key, *((n,) for n, f in self.fields.items() if f.unique)]
+        keys += [i.fields for i in self.indexes if i.unique and i.condition is None]
+        return list(dict.fromkeys(keys))
