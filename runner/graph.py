@@ -1,0 +1,436 @@
+"""A pipeline and a catalog become a checked graph: every step with its kind, every edge with its type.
+
+Opens no file and no database. All problems of a pipeline are found here, before anything runs; a step that is wrong
+gives `any`, so that one mistake is told once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from runner.arguments import Path as ArgumentPath
+from runner.arguments import copy_literals, deliver_into, put, split_target
+from runner.errors import DefinitionError, Place, Problem, did_you_mean
+from runner.nodes import resolve_node
+from runner.nodes.base import Checked, Kind, Subject
+from runner.ports import ANY, Link, Reference, parse_reference, reach_type
+from schemas.nodes import NOTHING, Port
+from schemas.types import Connection, ValueProblem, ValueType, parse_value
+
+if TYPE_CHECKING:
+    import networkx as nx
+    from schemas.pipeline import Param, Pipeline, Retry, Step
+
+    from runner.catalog import Catalog
+    from runner.source import Document
+
+RUN = ValueType(
+    "record",
+    fields={
+        "id": ValueType("string"),
+        "pipeline": ValueType("string"),
+        "scheduled_at": ValueType("datetime"),
+        "scheduled_date": ValueType("date"),
+    },
+)
+"""What `run.…` gives. Without a schedule, `scheduled_at` is the moment the run started."""
+
+_CODES = {"value": "DF309", "shape": "DF310", "name": "DF311", "connection": "DF302"}
+Upstream = Literal["succeeded", "finished"]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphStep:
+    """One step, made sure of. `arguments` holds a `Connection` wherever a value arrives; `connections` says from
+    where, in the order `bind` wants the values."""
+
+    id: str
+    node: str
+    kind: Kind
+    subject: Subject
+    arguments: dict[str, object] = field(hash=False)
+    checked: Checked = field(hash=False)
+    connections: tuple[Link, ...] = ()
+    slots: tuple[Connection, ...] = field(default=(), hash=False)
+    after: Mapping[str, Upstream] = field(default_factory=dict, hash=False)
+    retry: Retry | None = None
+    timeout_seconds: float | None = None
+    place: Place | None = None
+
+    def bind(self, values: list[object]) -> dict[str, object]:
+        """The arguments with the values of `connections`, in their order, delivered where they belong."""
+        by_slot = {id(slot): value for slot, value in zip(self.slots, values, strict=True)}
+        bound = deliver_into(self.arguments, by_slot)
+        assert isinstance(bound, dict)
+        return bound
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A whole pipeline. `digraph` is a MultiDiGraph over step ids in file order; its data edges are keyed by the
+    target port's path and carry `link`, its control edges carry `after`."""
+
+    name: str
+    digraph: nx.MultiDiGraph[str] = field(hash=False)
+    steps: Mapping[str, GraphStep] = field(hash=False)
+    params: Mapping[str, Param] = field(hash=False)
+    secrets: tuple[str, ...]
+    outputs: Mapping[str, Link] = field(hash=False)
+    fail_fast: bool = True
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Wire:
+    """A key of `inputs` before its type is known."""
+
+    key: str
+    target: ArgumentPath
+    reference: Reference
+    has_default: bool
+    default: object
+    place: Place
+
+
+def build_graph(document: Document, pipeline: Pipeline, catalog: Catalog, project: Path) -> Graph:
+    """The checked graph of a pipeline. Raises `DefinitionError` with every problem of the file."""
+    return _Builder(document, pipeline, catalog, project).build()
+
+
+class _Builder:
+    def __init__(self, document: Document, pipeline: Pipeline, catalog: Catalog, project: Path) -> None:
+        self.document = document
+        self.pipeline = pipeline
+        self.catalog = catalog
+        self.project = project
+        self.problems: list[Problem] = []
+        self.roots: dict[str, ValueType] = {
+            "params": ValueType("record", fields={n: p.value_type() for n, p in pipeline.params.items()}),
+            "secrets": ValueType("record", fields={n: ValueType("secret") for n in pipeline.secrets}),
+            "run": RUN,
+        }
+
+    def build(self) -> Graph:
+        import networkx as nx
+
+        digraph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        digraph.add_nodes_from(self.pipeline.steps)
+        wires = {name: list(self._wires(name, step)) for name, step in self.pipeline.steps.items()}
+        afters = {name: dict(self._afters(name, step)) for name, step in self.pipeline.steps.items()}
+        for name in self.pipeline.steps:
+            for wire in wires[name]:
+                if wire.reference.root in self.pipeline.steps:
+                    digraph.add_edge(wire.reference.root, name, key=wire.key)
+            for upstream, state in afters[name].items():
+                digraph.add_edge(upstream, name, key=f"after {upstream}", after=state)
+        steps: dict[str, GraphStep] = {}
+        if self._is_acyclic(digraph, wires):
+            position = {name: index for index, name in enumerate(self.pipeline.steps)}
+            for name in nx.lexicographical_topological_sort(digraph, key=position.__getitem__):
+                step = self._step(name, wires[name], afters[name])
+                if step is None:
+                    self.roots[name] = ANY
+                    continue
+                steps[name] = step
+                self.roots[name] = step.checked.output
+                for link, wire in zip(step.connections, wires[name], strict=False):
+                    if link.root in digraph:
+                        digraph.edges[link.root, name, wire.key]["link"] = link
+            outputs = self._outputs()
+        if self.problems:
+            raise DefinitionError(self.problems)
+        return Graph(
+            name=self.pipeline.name,
+            digraph=digraph,
+            steps={name: steps[name] for name in self.pipeline.steps},
+            params=self.pipeline.params,
+            secrets=tuple(self.pipeline.secrets),
+            outputs=outputs,
+            fail_fast=self.pipeline.fail_fast,
+            timeout_seconds=self.pipeline.timeout.total_seconds() if self.pipeline.timeout else None,
+        )
+
+    # --- what the author wrote -------------------------------------------------------------------------------
+
+    def _wires(self, name: str, step: Step) -> Iterator[_Wire]:
+        for key, written in step.inputs.items():
+            at: tuple[str | int, ...] = ("steps", name, "inputs", key)
+            has_default, default, source = False, None, written
+            if isinstance(written, Mapping):
+                at, source = (*at, "from"), written.get("from")
+                has_default, default = "default" in written, written.get("default")
+                for extra in set(written) - {"from", "default"}:
+                    self._report("DF312", ("steps", name, "inputs", key, extra), True, f"{extra!r} is not known here",
+                                 fix="a connection in its long form is {from: …, default: …}")  # fmt: skip
+            try:
+                reference = parse_reference(source)
+            except ValueProblem as problem:
+                self._report("DF312", at, False, problem.what, problem.why, problem.fix)
+                continue
+            if self._knows_root(reference, name, at):
+                yield _Wire(key, (), reference, has_default, default, self.document.place(at))
+
+    def _knows_root(self, reference: Reference, step: str | None, at: tuple[str | int, ...]) -> bool:
+        root = reference.root
+        if root == step:
+            self._report("DF307", at, False, f"{step!r} connects to itself",
+                         "a step runs once, after everything it reads from")  # fmt: skip
+            return False
+        if root in self.pipeline.steps:
+            return True
+        if root in ("params", "secrets", "run"):
+            if reference.members:
+                return True
+            self._report("DF312", at, False, f"{root!r} alone is not a value", fix=f"name one: {root}.…")
+            return False
+        if root in ("item", "self"):
+            inside = "foreach" if root == "item" else "undo"
+            self._report("DF303", at, False, f"{root!r} means something inside {inside} only")
+            return False
+        rest = "".join(f".{m}" for m in reference.members)
+        known = [*self.pipeline.steps, "params", "secrets", "run"]
+        hint = did_you_mean(root, known)
+        if root in self.pipeline.params:
+            hint = f"did you mean params.{root}?"
+        elif hint.endswith("?"):
+            hint = hint[:-1] + rest + "?"
+        self._report("DF303", at, False, f"there is no step {root!r}", fix=hint)
+        return False
+
+    def _afters(self, name: str, step: Step) -> Iterator[tuple[str, Upstream]]:
+        declared: Mapping[str, Upstream] = step.after
+        raw = self.document.at(("steps", name, "after"))
+        for index, (upstream, state) in enumerate(declared.items()):
+            is_list = isinstance(raw, list)
+            at = ("steps", name, "after", index) if is_list else ("steps", name, "after", upstream)
+            if isinstance(raw, str):
+                at = ("steps", name, "after")
+            if upstream == name:
+                self._report("DF307", at, not is_list, f"{name!r} waits for itself")
+            elif upstream not in self.pipeline.steps:
+                self._report("DF303", at, not is_list, f"there is no step {upstream!r}",
+                             fix=did_you_mean(upstream, [s for s in self.pipeline.steps if s != name]))  # fmt: skip
+            else:
+                yield upstream, state
+
+    def _is_acyclic(self, digraph: nx.MultiDiGraph[str], wires: Mapping[str, list[_Wire]]) -> bool:
+        import networkx as nx
+
+        if nx.is_directed_acyclic_graph(digraph):
+            return True
+        cycle = [(edge[0], edge[1]) for edge in nx.find_cycle(digraph)]
+        way = " → ".join([source for source, _ in cycle] + [cycle[0][0]])
+        order = list(self.pipeline.steps)
+        # the edge that leads back to the earliest step of the ring is the one an author would look at
+        source, target = min(cycle, key=lambda edge: order.index(edge[1]))
+        wire = next((w for w in wires[target] if w.reference.root == source), None)
+        place = wire.place if wire else self.document.place(("steps", target, "after"), key=True)
+        self.problems.append(
+            Problem(
+                "DF307",
+                f"these steps wait for each other: {way}",
+                place,
+                "a step runs once, after everything it reads from or waits for",
+                "remove one of these connections",
+            )  # fmt: skip
+        )
+        return False
+
+    # --- one step --------------------------------------------------------------------------------------------
+
+    def _step(self, name: str, wires: list[_Wire], after: Mapping[str, Upstream]) -> GraphStep | None:
+        step = self.pipeline.steps[name]
+        at: tuple[str | int, ...] = ("steps", name)
+        if step.node is None:
+            return None  # the declaration said so already
+        before = len(self.problems)
+        try:
+            kind, model = resolve_node(step.node, self.catalog.models)
+        except ValueProblem as problem:
+            self._report("DF308", (*at, "node"), False, problem.what, problem.why, problem.fix)
+            return None
+        subject = Subject(model, self.catalog.models, self.project)
+        arguments = copy_literals(step.with_)
+        assert isinstance(arguments, dict)
+        try:
+            ports = kind.ports(subject, arguments)
+        except ValueProblem as problem:
+            self._argument_problem(at, problem, {})
+            return None
+        known = self._known_ports(at, step, ports, arguments)
+        links, slots, written = self._connect(at, ports, arguments, [w for w in wires if w.key.split(".")[0] in known])
+        missing = [p for p in ports.values() if p.required and p.default is NOTHING and p.name not in arguments]
+        unresolved = {key.split(".")[0] for key in step.inputs}  # a connection with a problem of its own
+        for port in missing:
+            if port.name not in unresolved:
+                self._report("DF305", at, True, f"{step.node} needs {port.name!r} ({port.type})",
+                             f"{name!r} neither sets it under `with` nor connects it under `inputs`",
+                             f"inputs: {{{port.name}: …}}")  # fmt: skip
+        if missing:
+            return None
+        try:
+            checked = kind.check(arguments, subject)
+        except (ValueProblem, ExceptionGroup) as raised:
+            for problem in _flat(raised):
+                self._argument_problem(at, problem, written)
+            return None
+        if len(self.problems) > before:
+            return None
+        retry = step.retry or self.pipeline.defaults.retry
+        timeout = step.timeout or self.pipeline.defaults.timeout
+        return GraphStep(
+            name, step.node, kind, subject, arguments, checked, tuple(links), tuple(slots), dict(after), retry,
+            timeout.total_seconds() if timeout else None, self.document.place(at, key=True),
+        )  # fmt: skip
+
+    def _known_ports(
+        self, at: tuple[str | int, ...], step: Step, ports: Mapping[str, Port], arguments: dict[str, object]
+    ) -> set[str]:
+        """The ports that exist; the others are reported and taken out of `arguments`."""
+        for key in [key for key in arguments if key not in ports]:
+            self._no_port(step, (*at, "with", key), key, ports)
+            del arguments[key]
+        known = set(ports)
+        for key in step.inputs:
+            port = key.split(".")[0]
+            if port not in ports:
+                self._no_port(step, (*at, "inputs", key), port, ports)
+            elif ports[port].literal:
+                self._report("DF313", (*at, "inputs", key), True, f"{port!r} of {step.node} must be known before the run",
+                             "it decides what the other ports or the outputs are", "write it under `with`")  # fmt: skip
+                known.discard(port)
+        return known
+
+    def _no_port(self, step: Step, at: tuple[str | int, ...], port: str, ports: Mapping[str, Port]) -> None:
+        self._report("DF304", at, True, f"{step.node} has no port {port!r}", fix=did_you_mean(port, ports))
+
+    def _connect(
+        self, at: tuple[str | int, ...], ports: Mapping[str, Port], arguments: dict[str, object], wires: list[_Wire]
+    ) -> tuple[list[Link], list[Connection], dict[ArgumentPath, str]]:
+        """Put a `Connection` of the right type at each connected place; `written` leads back to the keys."""
+        query_ports = frozenset(name for name, port in ports.items() if port.shape is not None)
+        links: list[Link] = []
+        slots: list[Connection] = []
+        written: dict[ArgumentPath, str] = {}
+        for wire in wires:
+            key_at = (*at, "inputs", wire.key)
+            try:
+                kind = self._type_of(wire.reference)
+                if wire.has_default:
+                    kind, default = self._with_default(kind, wire)
+                else:
+                    default = None
+                target = split_target(wire.key, query_ports)
+                slot = Connection(wire.reference.text, kind)
+                put(arguments, target, slot)
+            except ValueProblem as problem:
+                if problem.path:
+                    self._report("DF306", key_at, True, problem.what, "a place takes one value: a literal under `with` "
+                                 "or a connection under `inputs`", "remove one of the two")  # fmt: skip
+                else:
+                    self.problems.append(Problem("DF301", problem.what, wire.place, problem.why, problem.fix))
+                continue
+            source = (wire.reference.root, *wire.reference.members)
+            links.append(Link(source, target, kind, wire.reference.text, wire.has_default, default))
+            slots.append(slot)
+            written[target] = wire.key
+        return links, slots, written
+
+    def _with_default(self, kind: ValueType, wire: _Wire) -> tuple[ValueType, object]:
+        if wire.default is None:
+            return kind.optional(), None
+        return kind, parse_value(kind.optional(), wire.default)
+
+    def _type_of(self, reference: Reference) -> ValueType:
+        """Raises `ValueProblem` without a path when the reference leads nowhere."""
+        root = self.roots[reference.root]
+        if reference.root in ("params", "secrets", "run"):
+            name = reference.members[0]
+            assert root.fields is not None
+            if name not in root.fields:
+                word = {"params": "parameter", "secrets": "secret", "run": "value"}[reference.root]
+                fix = (
+                    did_you_mean(name, root.fields, prefix=f"{reference.root}.")
+                    or f"declare it under {reference.root}:"
+                )
+                raise ValueProblem(f"there is no {word} {name!r}", fix=fix)
+            return reach_type(root.fields[name], reference.members[1:], f"{reference.root}.{name}")
+        if root.kind == "secret":
+            return root
+        return reach_type(root, reference.members, reference.root)
+
+    def _outputs(self) -> dict[str, Link]:
+        outputs: dict[str, Link] = {}
+        for name, written in self.pipeline.outputs.items():
+            at = ("outputs", name)
+            try:
+                reference = parse_reference(written)
+            except ValueProblem as problem:
+                self._report("DF312", at, False, problem.what, problem.why, problem.fix)
+                continue
+            if not self._knows_root(reference, None, at):
+                continue
+            try:
+                kind = self._type_of(reference)
+                if kind.kind == "secret":
+                    raise ValueProblem(f"{reference.text!r} is a secret", why="outputs are printed and stored")
+            except ValueProblem as problem:
+                self._report("DF301", at, False, problem.what, problem.why, problem.fix)
+                continue
+            outputs[name] = Link((reference.root, *reference.members), (name,), kind, reference.text)
+        return outputs
+
+    # --- problems --------------------------------------------------------------------------------------------
+
+    def _report(self, code: str, at: tuple[str | int, ...], key: bool, what: str, why: str = "", fix: str = "") -> None:
+        self.problems.append(Problem(code, what, self.document.place(at, key=key), why, fix))
+
+    def _argument_problem(
+        self, at: tuple[str | int, ...], problem: ValueProblem, written: Mapping[ArgumentPath, str]
+    ) -> None:
+        """Report a problem of an argument at the place it came from: a key of `inputs` or a part of `with`."""
+        path = problem.path
+        for length in range(len(path), 0, -1):
+            if path[:length] in written:
+                key = written[path[:length]]
+                place = self.document.place((*at, "inputs", key), key=False)
+                break
+        else:
+            place = self.document.place((*at, "with", *path), key=problem.key)
+        what, why = problem.what, problem.why
+        if problem.kind == "connection" and path:
+            node = self.pipeline.steps[str(at[1])].node
+            what = f"{what.partition(', wanted ')[0]}, port {'.'.join(map(str, path))!r} of {node} wants " + (
+                what.partition(", wanted ")[2] or "another type"
+            )
+            why = why or self._why_field(str(at[1]), path)
+        elif path and not problem.key:
+            what = f"{'.'.join(map(str, path))}: {what}"
+        self.problems.append(Problem(_CODES[problem.kind], what, place, why, problem.fix))
+
+    def _why_field(self, step: str, path: ArgumentPath) -> str:
+        """Where the wanted type comes from, when the port is a field of a model."""
+        model = resolve_node(str(self.pipeline.steps[step].node), self.catalog.models)[1]
+        name = next((str(part) for part in path if model and part in model.fields), None)
+        if model is None or name is None:
+            return ""
+        shape = model.fields[name]
+        place = self.catalog.place(model.name, name)
+        where = f" ({place.file}:{place.line})" if place else ""
+        if shape.references:
+            return f"{model.name}.{name} references {'.'.join(shape.references)}{where}"
+        return f"{model.name}.{name} is {shape.type}{where}"
+
+
+def _flat(raised: ValueProblem | ExceptionGroup[Exception]) -> Iterator[ValueProblem]:
+    if isinstance(raised, ValueProblem):
+        yield raised
+        return
+    for inner in raised.exceptions:
+        if isinstance(inner, (ValueProblem, ExceptionGroup)):
+            yield from _flat(inner)
+        else:
+            raise inner
