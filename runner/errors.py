@@ -76,7 +76,7 @@ class UnreachableError(DfrunError):
 
 
 class StepError(DfrunError):
-    """A step failed (DF5). `error_class` decides whether it is worth trying again; `sqlstate` is the database's code."""
+    """A step failed (DF5). `error_class` decides about retries; `sqlstate` is the database's code."""
 
     exit_code = 1
 

@@ -1,4 +1,4 @@
-"""What can happen in a run, as a closed set of frozen records. The executor emits them; `report` and the ledger read."""
+"""What can happen in a run, as a closed set of frozen records. The executor emits, others read."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ class _Builder:
         raw = self.document.at(("steps", name, "after"))
         for index, (upstream, state) in enumerate(declared.items()):
             is_list = isinstance(raw, list)
-            at = ("steps", name, "after", index) if is_list else ("steps", name, "after", upstream)
+            at: tuple[str | int, ...] = ("steps", name, "after", index if is_list else upstream)
             if isinstance(raw, str):
                 at = ("steps", name, "after")
             if upstream == name:
@@ -235,7 +235,7 @@ class _Builder:
                 place,
                 "a step runs once, after everything it reads from or waits for",
                 "remove one of these connections",
-            )  # fmt: skip
+            )
         )
         return False
 
@@ -274,8 +274,8 @@ class _Builder:
         try:
             checked = kind.check(arguments, subject)
         except (ValueProblem, ExceptionGroup) as raised:
-            for problem in _flat(raised):
-                self._argument_problem(at, problem, written)
+            for each in _flat(raised):
+                self._argument_problem(at, each, written)
             return None
         if len(self.problems) > before:
             return None
@@ -299,7 +299,7 @@ class _Builder:
             if port not in ports:
                 self._no_port(step, (*at, "inputs", key), port, ports)
             elif ports[port].literal:
-                self._report("DF313", (*at, "inputs", key), True, f"{port!r} of {step.node} must be known before the run",
+                self._report("DF313", (*at, "inputs", key), True, f"{port!r} of {step.node} must be known early",
                              "it decides what the other ports or the outputs are", "write it under `with`")  # fmt: skip
                 known.discard(port)
         return known

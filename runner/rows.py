@@ -69,7 +69,7 @@ class SpooledRows:
             self._batches.append(batch)
             return
         if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="dfrun-")
+            self._file = tempfile.TemporaryFile(prefix="dfrun-")  # noqa: SIM115, it lives as long as the rows
         self._offsets.append(self._file.tell())
         pickle.dump((batch.rows, batch.lines), self._file, protocol=5)
 

@@ -6,9 +6,7 @@ from runner.ports import parse_reference, reach_type
 from schemas.types import ValueProblem, ValueType
 
 SKU = ValueType("string", max_length=40)
-LISTING = ValueType(
-    "record", fields={"rows": ValueType("rows", fields={"sku": SKU}), "count": ValueType("integer")}
-)
+LISTING = ValueType("record", fields={"rows": ValueType("rows", fields={"sku": SKU}), "count": ValueType("integer")})
 
 
 @pytest.mark.parametrize(
