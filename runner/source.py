@@ -242,7 +242,6 @@ class _Composer:
                 first = mapping.key_spans[key][0] + 1
                 self._add("DF108", f"the key {key!r} stands twice", inner, f"it stands in line {first}, too",
                           "keep one of the two")  # fmt: skip
-            self._count(1, inner)
             following = next(self.events)
             assert isinstance(following, yaml.NodeEvent)  # a key is always followed by its value
             value, size = self._node(following, depth + 1, literal or key == "$literal")
@@ -250,13 +249,13 @@ class _Composer:
                 mapping[key] = value
                 mapping.key_spans[key] = _span(inner)
                 mapping.value_spans[key] = _span(following)
-            total += size + 1
+            total += size
         return mapping, total
 
     def _count(self, nodes: int, event: yaml.Event) -> None:
         self.nodes += nodes
         if self.nodes > NODES:
-            self._stop("DF102", f"more than {NODES} keys and values, aliases expanded", event, "", "split it up")
+            self._stop("DF102", f"more than {NODES} values, aliases expanded", event, "", "split it up")
 
     def _add(self, code: str, what: str, event: yaml.Event, why: str, fix: str) -> None:
         self.problems.append(Problem(code, what, _place(self.name, _span(event)), why, fix))

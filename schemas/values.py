@@ -1,0 +1,94 @@
+"""How an author declares a type: `integer`, `date?`, `{type: decimal, precision: 12, scale: 2}`. Parameters and the
+fields of models share it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from schemas.base import Declaration, Switch, Whole
+from schemas.types import DECIMAL_PRECISION, DECIMAL_SCALE, ValueType
+
+TypeName = Literal[
+    "string", "text", "integer", "float", "decimal", "boolean", "date", "time", "datetime", "uuid", "json", "bytes",
+    "enum", "list",
+]  # fmt: skip
+_LONG_KEYS = {"max_length": ("string",), "precision": ("decimal",), "scale": ("decimal",), "values": ("enum",),
+              "items": ("list",)}  # fmt: skip
+
+
+def read_value_declaration(raw: object) -> object:
+    """The long form of a short one: `integer?` is `{type: integer, nullable: true}`."""
+    if not isinstance(raw, str):
+        return raw
+    return {"type": raw.removesuffix("?"), "nullable": raw.endswith("?")}
+
+
+class ValueDeclaration(Declaration):
+    """A type, its limits, and what stands in when no value is given."""
+
+    type: TypeName
+    nullable: Switch = False
+    description: str = ""
+    max_length: Annotated[Whole, Field(ge=1, le=10_485_760)] | None = None
+    precision: Annotated[Whole, Field(ge=1, le=1000)] | None = None
+    scale: Annotated[Whole, Field(ge=0, le=1000)] | None = None
+    values: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    items: Items | None = None
+    default: object = None
+    check: object = None
+
+    @model_validator(mode="after")
+    def _keys_fit_the_type(self) -> ValueDeclaration:
+        for key, types in _LONG_KEYS.items():
+            if getattr(self, key) is not None and self.type not in types:
+                raise ValueError(f"{key} belongs to {' or '.join(types)}, not to {self.type}")
+        if self.type == "enum" and not self.values:
+            raise ValueError("an enum wants its values, such as values: [pending, paid]")
+        if self.values and len(set(self.values)) < len(self.values):
+            raise ValueError("a value of the enum stands twice")
+        if (self.scale or 0) > (self.precision or DECIMAL_PRECISION):
+            raise ValueError("scale is larger than precision")
+        return self
+
+    def value_type(self) -> ValueType:
+        """The declared type; decimals without precision and scale keep 18 digits, 6 of them after the point."""
+        precision = scale = None
+        if self.type == "decimal":
+            precision = self.precision or DECIMAL_PRECISION
+            scale = self.scale if self.scale is not None else 0 if self.precision else DECIMAL_SCALE
+        items = self.items.value_type() if self.items else None
+        return ValueType(self.type, self.nullable, self.max_length, precision, scale, tuple(self.values or ()), items)
+
+
+class RecordDeclaration(Declaration):
+    """The items of a list that are mappings: `{sku: string, quantity: integer}`."""
+
+    fields: dict[str, Annotated[ValueDeclaration, BeforeValidator(read_value_declaration)]]
+
+    def value_type(self) -> ValueType:
+        """A record of the declared fields."""
+        return ValueType("record", fields={name: field.value_type() for name, field in self.fields.items()})
+
+
+def _read_items(raw: object) -> object:
+    """One type for all items, or a mapping of field names to types for records."""
+    if isinstance(raw, Mapping) and not _is_type(raw):
+        return RecordDeclaration.model_validate({"fields": raw})
+    return ValueDeclaration.model_validate(read_value_declaration(raw))
+
+
+def _is_type(raw: Mapping[str, object]) -> bool:
+    known = TypeName.__args__  # type: ignore[attr-defined]
+    name = raw.get("type")
+    return (
+        isinstance(name, str) and re.sub(r"\?$", "", name) in known and set(raw) <= set(ValueDeclaration.model_fields)
+    )
+
+
+Items = Annotated[ValueDeclaration | RecordDeclaration, BeforeValidator(_read_items)]
+ValueDeclaration.model_rebuild()
