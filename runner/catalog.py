@@ -1,0 +1,160 @@
+"""Declarations become the catalog: every model with all its fields, references checked. Builds no tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from runner.errors import DefinitionError, Place, Problem, did_you_mean
+from runner.source import Document
+from schemas.models import FieldDeclaration, Model, Models
+from schemas.shapes import NO_DEFAULT, FieldShape, IndexShape, ModelShape
+from schemas.types import ValueProblem, ValueType, parse_value
+
+DATETIME = ValueType("datetime")
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All models by name; `place` tells where a field was declared."""
+
+    models: Mapping[str, ModelShape] = field(hash=False)
+    places: Mapping[tuple[str, str], Place] = field(default_factory=dict, hash=False)
+
+    def place(self, model: str, name: str) -> Place | None:
+        """Where the field was declared; None for managed fields."""
+        return self.places.get((model, name))
+
+
+def build_catalog(files: Iterable[tuple[Document, Models]]) -> Catalog:
+    """The catalog of one or more files of models. Raises `DefinitionError` with every problem of all of them."""
+    problems: list[Problem] = []
+    models: dict[str, ModelShape] = {}
+    places: dict[tuple[str, str], Place] = {}
+    homes: dict[str, Document] = {}
+    for document, declared in files:
+        for name, model in declared.models.items():
+            at = ("models", name)
+            taken = next((n for n, m in models.items() if m.table == table_name(name)), None)
+            if taken:
+                what = (
+                    f"the model {name!r} is declared twice"
+                    if taken == name
+                    else f"{name!r} and {taken!r} share a table"
+                )
+                problems.append(Problem("DF201", what, document.place(at, key=True), "", "rename one of them"))
+                continue
+            models[name] = _shape(name, model, document, problems)
+            homes[name] = document
+            places |= {(name, f): document.place((*at, "fields", f), key=True) for f in model.fields}
+    for name, shape in models.items():
+        _check_references(shape, models, homes[name], problems)
+    if problems:
+        raise DefinitionError(problems)
+    return Catalog(models, places)
+
+
+def table_name(model: str) -> str:
+    """`OrderItem` → `order_item`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", model).lower()
+
+
+def _shape(name: str, model: Model, document: Document, problems: list[Problem]) -> ModelShape:
+    at: tuple[str | int, ...] = ("models", name)
+    fields: dict[str, FieldShape] = {}
+    keys = tuple(n for n, declared in model.fields.items() if declared.primary_key)
+    managed = {"created_at", "updated_at"} if model.features.timestamps else set()
+    if not keys:
+        keys = ("id",)
+        if "id" not in model.fields:
+            fields["id"] = FieldShape("id", ValueType("integer"), generated=True, primary_key=True)
+    for field_name, declared in model.fields.items():
+        place = document.place((*at, "fields", field_name), key=True)
+        if field_name in managed:
+            problems.append(Problem("DF202", f"{field_name!r} is managed by dfrun", place, "it writes the timestamps",
+                                    "remove the field, or set features: {timestamps: false}"))  # fmt: skip
+            continue
+        fields[field_name] = _field(field_name, declared, (*at, "fields", field_name), document, problems,
+                                    field_name in keys)  # fmt: skip
+    for column in sorted(managed):
+        fields[column] = FieldShape(column, DATETIME, managed=True)
+    lower: dict[str, str] = {}
+    for column in fields:
+        if lower.setdefault(column.lower(), column) != column:
+            place = document.place((*at, "fields", column), key=True)
+            problems.append(Problem("DF203", f"{column!r} and {lower[column.lower()]!r} differ by case only", place))
+    indexes = _indexes(name, model, fields, document, problems)
+    return ModelShape(name, table_name(name), fields, keys, indexes)
+
+
+def _field(
+    name: str, declared: FieldDeclaration, at: tuple[str | int, ...], document: Document, problems: list[Problem],
+    is_key: bool,
+) -> FieldShape:  # fmt: skip
+    kind = declared.value_type()
+    default: object = NO_DEFAULT
+    if is_key and kind.nullable:
+        what = f"the key {name!r} may not be null"
+        problems.append(
+            Problem("DF204", what, document.place(at, key=True), "a key identifies its row", "drop the `?`")
+        )
+    if "default" in declared.model_fields_set:
+        try:
+            default = parse_value(kind, declared.default)
+        except ValueProblem as problem:
+            place = document.place((*at, "default", *problem.path))
+            problems.append(Problem("DF205", f"default of {name!r}: {problem.what}", place, problem.why, problem.fix))
+    references = None
+    if declared.references:
+        model, _, target = declared.references.partition(".")
+        references = (model, target)
+        if declared.on_delete == "set_null" and not kind.nullable:
+            place = document.place((*at, "on_delete"))
+            problems.append(Problem("DF206", f"{name!r} cannot become null", place, "", "declare it nullable"))
+    return FieldShape(
+        name, kind, primary_key=is_key, unique=declared.unique, default=default, references=references,
+        on_delete=declared.on_delete, check=declared.check, sensitive=declared.pii,
+    )  # fmt: skip
+
+
+def _indexes(
+    name: str, model: Model, fields: Mapping[str, FieldShape], document: Document, problems: list[Problem]
+) -> tuple[IndexShape, ...]:
+    table, found = table_name(name), []
+    for number, index in enumerate(model.indexes):
+        names = tuple(f.removeprefix("-") for f in index.fields)
+        for position, column in enumerate(names):
+            if column not in fields:
+                place = document.place(("models", name, "indexes", number, "fields", position))
+                problems.append(
+                    Problem("DF207", f"{name} has no field {column!r}", place, "", did_you_mean(column, fields))
+                )
+        down = frozenset(f[1:] for f in index.fields if f.startswith("-"))
+        label = index.name or f"{'uq' if index.unique else 'ix'}_{table}_{'_'.join(names)}"[:63]
+        found.append(IndexShape(label, names, down, index.unique))
+    found += [IndexShape(f"ix_{table}_{n}"[:63], (n,)) for n, declared in model.fields.items() if declared.index]
+    return tuple(found)
+
+
+def _check_references(
+    shape: ModelShape, models: Mapping[str, ModelShape], document: Document, problems: list[Problem]
+) -> None:
+    for name, column in shape.fields.items():
+        if column.references is None:
+            continue
+        place = document.place(("models", shape.name, "fields", name, "references"))
+        model, target = column.references
+        if model not in models:
+            problems.append(Problem("DF208", f"there is no model {model!r}", place, "", did_you_mean(model, models)))
+            continue
+        other = models[model]
+        if target not in other.fields:
+            fix = did_you_mean(target, other.fields, prefix=f"{model}.")
+            problems.append(Problem("DF208", f"{model} has no field {target!r}", place, "", fix))
+        elif (target,) not in other.unique_keys():
+            why = "a reference needs a target that identifies one row"
+            problems.append(Problem("DF209", f"{model}.{target} is not unique", place, why, "mark it unique: true"))
+        elif other.fields[target].type.kind != column.type.kind:
+            what = f"{name!r} is {column.type}, {model}.{target} is {other.fields[target].type}"
+            problems.append(Problem("DF210", what, place, "a reference has the type of its target"))

@@ -1,0 +1,152 @@
+"""A document becomes a declaration: pydantic's verdict in our words, each with its place, all of a file at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from runner.errors import DefinitionError, Problem, did_you_mean
+from runner.source import Document, Mapping
+from schemas.models import NOT_BUILT_FEATURES, Models
+from schemas.pipeline import NOT_BUILT, Pipeline
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+T = TypeVar("T", bound=BaseModel)
+_NOT_BUILT = "it is part of the language and not built yet; leaving it out silently would change what you mean"
+
+
+def load_pipeline(document: Document) -> Pipeline:
+    """The pipeline of a document. Raises `DefinitionError` with every problem of the file."""
+    later: list[tuple[str, ...]] = [
+        ("steps", name, key) for name, step in _items(document, "steps") for key in step if key in NOT_BUILT
+    ]
+    later += [(key,) for key in document.root if key in NOT_BUILT - {"steps", "outputs"}]
+    return _load(Pipeline, document, later)
+
+
+def load_models(document: Document) -> Models:
+    """The models of a document. Raises `DefinitionError` with every problem of the file."""
+    later: list[tuple[str, ...]] = []
+    for name, model in _items(document, "models"):
+        features = model.get("features")
+        if isinstance(features, Mapping):
+            later += [("models", name, "features", key) for key in features if key in NOT_BUILT_FEATURES]
+        if "postgresql" in model:
+            later.append(("models", name, "postgresql"))
+    return _load(Models, document, later)
+
+
+def kind_of(document: Document) -> str:
+    """`models`, `pipeline`, `tests` or `settings`: what a file is shows in its top-level keys."""
+    if "steps" in document.root:
+        return "pipeline"
+    if isinstance(document.root.get("models"), Mapping):
+        return "models"
+    return "tests" if "tests" in document.root else "settings"
+
+
+def _items(document: Document, key: str) -> list[tuple[str, Mapping]]:
+    inside = document.root.get(key)
+    return [(n, v) for n, v in inside.items() if isinstance(v, Mapping)] if isinstance(inside, Mapping) else []
+
+
+def _load(kind: type[T], document: Document, later: list[tuple[str, ...]]) -> T:
+    problems = [
+        Problem("DF190", f"{path[-1]!r} is not built yet", document.place(path, key=True), _NOT_BUILT, "remove it")
+        for path in later
+    ]
+    try:
+        declaration = kind.model_validate(document.root)
+    except ValidationError as error:
+        known = set(later)
+        for detail in error.errors(include_url=False, include_context=True):
+            path = _path(document, detail)
+            if not any(path[: len(skip)] == skip for skip in known):
+                problems.append(_problem(kind, document, path, detail))
+        whole = {p[:-1] for p in known}  # a step whose node stands in a key that is not built lacks nothing
+        problems = [p for p in problems if p.code != "DF112" or not _inside(document, p, whole)]
+    if problems:
+        raise DefinitionError(problems)
+    return declaration
+
+
+def _inside(document: Document, problem: Problem, paths: set[tuple[str, ...]]) -> bool:
+    return any(document.place(path, key=True) == problem.place for path in paths if path)
+
+
+def _path(document: Document, detail: ErrorDetails) -> tuple[str | int, ...]:
+    """Where an error is, without the parts (union tags, `[key]`) that are not in the file."""
+    path: tuple[str | int, ...] = ()
+    for step in detail["loc"]:
+        here = document.at(path)
+        is_there = (isinstance(here, Mapping) and step in here) or (isinstance(here, list) and isinstance(step, int))
+        if is_there or (step == detail["loc"][-1] and detail["type"] == "missing"):
+            path = (*path, step)
+    return path
+
+
+def _problem(kind: type[BaseModel], document: Document, path: tuple[str | int, ...], detail: ErrorDetails) -> Problem:
+    last = str(path[-1]) if path else "the file"
+    context: dict[str, Any] = detail.get("ctx") or {}
+    is_key = "[key]" in detail["loc"]
+    place = document.place(path, key=is_key or detail["type"] in ("extra_forbidden", "missing"))
+    match detail["type"]:
+        case "extra_forbidden":
+            fix = did_you_mean(last, _known_keys(kind, path[:-1]))
+            return Problem("DF111", f"{last!r} is not known here", place, "", fix)
+        case "missing":
+            owner = str(path[-2]) if len(path) > 1 else "the file"
+            return Problem("DF112", f"{owner!r} lacks {last!r}", document.place(path[:-1], key=True), "", f"{last}: …")
+        case "string_pattern_mismatch" if is_key:
+            why = "a name has letters, digits and _, begins with no digit, and is at most 63 long"
+            return Problem("DF113", f"{last!r} is not a name", place, why)
+        case "literal_error":
+            fix = did_you_mean(str(document.at(path)), re.findall(r"'([^']*)'", str(context.get("expected", ""))))
+            return Problem("DF114", f"{last}: {str(document.at(path))!r} is not one of the known words", place, "", fix)
+        case "value_error" | "assertion_error":
+            return Problem("DF115", f"{last}: {detail['msg'].partition(', ')[2] or detail['msg']}", place)
+        case _:
+            return Problem("DF115", f"{last}: {_words(detail['type'], context)}", place)
+
+
+def _words(kind: str, context: dict[str, Any]) -> str:
+    known = {
+        "string_type": "wants text", "dict_type": "wants a mapping", "model_type": "wants a mapping",
+        "list_type": "wants a list", "tuple_type": "wants a list", "string_pattern_mismatch": "is not well formed",
+        "too_short": "wants at least one entry", "model_attributes_type": "wants a mapping",
+    }  # fmt: skip
+    if kind in known:
+        return known[kind]
+    limits = ", ".join(f"{word} {context[key]}" for key, word in _LIMITS.items() if key in context)
+    return f"wants a value {limits}" if limits else "does not fit here"
+
+
+_LIMITS = {"ge": "of at least", "le": "of at most", "gt": "above", "lt": "below"}
+
+
+def _known_keys(kind: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+    """The keys that may stand at `path`, following the declarations' own annotations."""
+    models = {kind}
+    for step in path:
+        found = {m for model in models for m in _models_of(_annotation(model, step))}
+        models = found or models
+    return sorted({f.alias or n for model in models for n, f in model.model_fields.items()})
+
+
+def _annotation(model: type[BaseModel], step: str | int) -> object:
+    for name, info in model.model_fields.items():
+        if step in (name, info.alias):
+            return info.annotation
+    return None
+
+
+def _models_of(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _models_of(inner)

@@ -1,0 +1,89 @@
+"""Models become shapes, and every mistake of a models file has its place."""
+
+import pytest
+
+from runner.catalog import Catalog, build_catalog, table_name
+from runner.declarations import load_models, load_pipeline
+from runner.errors import DefinitionError
+from runner.source import parse_document
+
+SHOP = """\
+models:
+  Customer:
+    fields:
+      email: {type: string, max_length: 200, unique: true}
+      tier: {type: enum, values: [basic, gold], default: basic}
+  Order:
+    features: {timestamps: false}
+    fields:
+      customer_id: {type: integer, references: Customer.id, on_delete: cascade}
+      total: {type: decimal, precision: 12, scale: 2}
+      note: text?
+    indexes:
+      - {fields: [customer_id, -total]}
+"""
+
+
+def catalog(text: str) -> Catalog:
+    document = parse_document(text.encode(), "models.yaml")
+    return build_catalog([(document, load_models(document))])
+
+
+def test_a_model_has_its_managed_fields() -> None:
+    models = catalog(SHOP).models
+    assert list(models["Customer"].fields) == ["id", "email", "tier", "created_at", "updated_at"]
+    assert list(models["Order"].fields) == ["id", "customer_id", "total", "note"]
+    assert models["Order"].fields["id"].generated
+    assert [n for n, f in models["Customer"].fields.items() if f.required] == ["email"]
+    assert models["Order"].indexes[0].descending == {"total"}
+
+
+@pytest.mark.parametrize(("model", "table"), [("OrderItem", "order_item"), ("HTTPLog", "http_log"), ("A1b", "a1b")])
+def test_a_table_is_named_after_its_model(model: str, table: str) -> None:
+    assert table_name(model) == table
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("Customer.id", "Custmer.id", "models.yaml:9:48: DF208 there is no model 'Custmer'"),
+        ("Customer.id", "Customer.idd", "models.yaml:9:48: DF208 Customer has no field 'idd'"),
+        ("Customer.id", "Customer.tier", "models.yaml:9:48: DF209 Customer.tier is not unique"),
+        ("integer, ref", "string, ref", "models.yaml:9:47: DF210 'customer_id' is string, Customer.id is integer"),
+        (
+            "default: basic",
+            "default: silver",
+            "models.yaml:5:58: DF205 default of 'tier': wants one of basic, gold, got 'silver'",
+        ),
+        ("unique: true", "uniqe: true", "models.yaml:4:46: DF111 'uniqe' is not known here"),
+        ("text?", "txt?", "models.yaml:11:13: DF114 note: 'txt?' is not one of the known words"),
+        ("-total", "-totl", "models.yaml:13:32: DF207 Order has no field 'totl'"),
+        ("on_delete: cascade", "on_delete: set_null", "models.yaml:9:72: DF206 'customer_id' cannot become null"),
+        ("note: text?", "id: integer?", "models.yaml:11:7: DF204 the key 'id' may not be null"),
+        ("timestamps: false", "soft_delete: true", "models.yaml:7:16: DF190 'soft_delete' is not built yet"),
+        ("unique: true", "unique: yes", "models.yaml:4:54: DF115 unique: wants true or false"),
+    ],
+)
+def test_each_mistake_is_told_once_with_its_place(old: str, new: str, problem: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        catalog(SHOP.replace(old, new))
+    assert [str(p) for p in caught.value.problems] == [problem]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: {nod: Order.list}", "p.yaml:3:7: DF111 'nod' is not known here"),
+        ("a: {node: Order.list, when: {x: 1}}", "p.yaml:3:25: DF190 'when' is not built yet"),
+        ("a: {pipeline: other.yaml}", "p.yaml:3:7: DF190 'pipeline' is not built yet"),
+        (
+            "a: {node: Order.list, timeout: soon}",
+            "p.yaml:3:34: DF115 timeout: wants a duration such as 200ms, 10s, 5m or 2h",
+        ),
+        ("a-b: {node: Order.list}", "p.yaml:3:3: DF113 'a-b' is not a name"),
+    ],
+)
+def test_each_mistake_of_a_pipeline_has_its_place(text: str, problem: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        load_pipeline(parse_document(f"name: p\nsteps:\n  {text}\n".encode(), "p.yaml"))
+    assert problem in [str(p) for p in caught.value.problems]
