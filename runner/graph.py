@@ -16,16 +16,16 @@ from runner.arguments import copy_literals, deliver_into, put, split_target
 from runner.errors import DefinitionError, Place, Problem, did_you_mean
 from runner.nodes import resolve_node
 from runner.nodes.base import Checked, Kind, Subject
-from runner.ports import ANY, Link, Reference, parse_reference, reach_type
+from runner.ports import Link, Reference, parse_reference, reach_type
 from schemas.nodes import NOTHING, Port
 from schemas.types import Connection, ValueProblem, ValueType, parse_value
 
 if TYPE_CHECKING:
     import networkx as nx
-    from schemas.pipeline import Param, Pipeline, Retry, Step
 
     from runner.catalog import Catalog
     from runner.source import Document
+    from schemas.pipeline import Param, Pipeline, Retry, Step
 
 RUN = ValueType(
     "record",
@@ -132,7 +132,7 @@ class _Builder:
             for name in nx.lexicographical_topological_sort(digraph, key=position.__getitem__):
                 step = self._step(name, wires[name], afters[name])
                 if step is None:
-                    self.roots[name] = ANY
+                    self.roots[name] = ValueType("any")
                     continue
                 steps[name] = step
                 self.roots[name] = step.checked.output

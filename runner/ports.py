@@ -67,7 +67,7 @@ def reach_type(source: ValueType, members: tuple[str, ...], seen: str) -> ValueT
     for position, member in enumerate(members):
         rest = members[position + 1 :]
         if here.kind in ("any", "json"):
-            return ANY if here.kind == "any" else ValueType("json", nullable=True)
+            return here if here.kind == "any" else ValueType("json", nullable=True)
         if here.kind in ("list", "rows"):
             item = _item(here)
             if member == "*":

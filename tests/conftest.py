@@ -9,6 +9,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from runner.dialects.session import open_engine
+
 
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
@@ -34,7 +36,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AsyncEngi
     import asyncio
 
     if request.param == "sqlite":
-        yield create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/test.db", poolclass=sa.NullPool)
+        yield open_engine(f"sqlite:///{tmp_path}/test.db", poolclass=sa.NullPool)
         return
     url = request.getfixturevalue("postgres_url")
     schema = f"test_{uuid.uuid4().hex[:12]}"
@@ -46,5 +48,5 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AsyncEngi
 
     asyncio.run(run(f"CREATE SCHEMA {schema}"))
     settings = {"server_settings": {"search_path": schema}}
-    yield create_async_engine(url, poolclass=sa.NullPool, connect_args=settings)
+    yield open_engine(url, poolclass=sa.NullPool, connect_args=settings)
     asyncio.run(run(f"DROP SCHEMA {schema} CASCADE"))

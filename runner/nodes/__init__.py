@@ -1,1 +1,51 @@
-"""The shelf of node kinds, one file each."""
+"""The shelf of node kinds, one file each, and the table that finds a kind by the name a user writes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from runner.nodes import count, create, delete, list_rows, read
+from runner.nodes.base import Kind
+from schemas.shapes import ModelShape
+from schemas.types import ValueProblem
+
+MODEL_KINDS: Mapping[str, Kind] = {
+    kind.name: kind for kind in (create.KIND, read.KIND, delete.KIND, list_rows.KIND, count.KIND)
+}
+"""The kinds that every model gets, in the order of the documentation."""
+
+
+def resolve_node(text: str, models: Mapping[str, ModelShape]) -> tuple[Kind, ModelShape | None]:
+    """The kind and the model that `Order.create` or `OrderCreateNode` names.
+
+    Raises `ValueProblem` with the nearest known name.
+    """
+    model, _, kind = text.partition(".")
+    if not kind:
+        model, kind = _long_name(text, models)
+    if model in models and kind in MODEL_KINDS:
+        return MODEL_KINDS[kind], models[model]
+    if model in models:
+        raise ValueProblem(
+            f"{model} has no node {kind!r}", kind="name", fix=_nearest(kind, list(MODEL_KINDS), f"{model}.")
+        )
+    names = [f"{name}.{kind if kind in MODEL_KINDS else 'create'}" for name in models]
+    raise ValueProblem(f"there is no node {text!r}", kind="name", fix=_nearest(text, names))
+
+
+def _long_name(text: str, models: Mapping[str, ModelShape]) -> tuple[str, str]:
+    """`OrderBulkUpsertNode` → ("Order", "bulk_upsert"); ("", "") when it is no such name."""
+    for model in sorted(models, key=len, reverse=True):
+        if text.startswith(model) and text.endswith("Node"):
+            words = text[len(model) : -len("Node")]
+            kind = re.sub(r"(?<=.)(?=[A-Z])", "_", words).lower()
+            if kind in MODEL_KINDS:
+                return model, kind
+    return "", ""
+
+
+def _nearest(word: str, known: list[str], prefix: str = "") -> str:
+    close = get_close_matches(word, known, n=1)
+    return f"did you mean {prefix}{close[0]}?" if close else "one of: " + ", ".join(known[:12])

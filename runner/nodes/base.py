@@ -68,5 +68,5 @@ class Kind(Protocol):
         while it runs; the same reading judges both. Raises one `ValueProblem`, or an `ExceptionGroup` of them,
         whose path begins with the port's name."""
 
-    async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
-        """Do the work; gives the members of the output. Raises `StepError`."""
+    async def run(self, parsed: object, context: Context) -> Mapping[str, object] | None:
+        """Do the work; gives the members of the output, None for a row that may be missing. Raises `StepError`."""

@@ -134,8 +134,6 @@ def test_a_filter_finds_the_same_rows_on_both_databases(engine: AsyncEngine, tex
     async def work() -> list[str]:
         await fill(engine, table, ROWS)
         async with engine.connect() as connection:
-            if engine.dialect.name == "sqlite":
-                await connection.execute(sa.text("PRAGMA case_sensitive_like=ON"))
             where = condition(tree, dict(table.c), types, cast(Database, engine.dialect.name))
             by = order(parse_order_by(["sku"], types), dict(table.c))
             return list((await connection.execute(sa.select(table.c.sku).where(where).order_by(*by))).scalars())

@@ -1,0 +1,46 @@
+"""`M.create`: one new row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from runner.nodes.arguments import model_of, read_ports
+from runner.nodes.base import Checked, Context, Subject
+from schemas.nodes import NOTHING, Port
+from schemas.shapes import NO_DEFAULT, ModelShape
+
+
+class Create:
+    """Takes the fields of the model, gives the row as the database has it."""
+
+    name = "create"
+    summary = "Create one row; gives it back with its defaults and managed fields."
+    uses_database = True
+    writes = True
+
+    def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
+        return {
+            name: Port(
+                name, field.type, field.required, NOTHING, "" if field.default is NO_DEFAULT else "has a default"
+            )
+            for name, field in model_of(subject).writable.items()
+        }
+
+    def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
+        model = model_of(subject)
+        return Checked(model.row, (model, read_ports(self.ports(subject, arguments), arguments)))
+
+    async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
+        import sqlalchemy as sa
+
+        model, values = cast("tuple[ModelShape, dict[str, object]]", parsed)
+        stamps = {name: context.now for name, field in model.fields.items() if field.managed}
+        table = context.session.table(model)
+        columns = [table.c[name] for name in model.fields]
+        rows = await context.session.fetch(sa.insert(table).values(values | stamps).returning(*columns))
+        context.progress(1)
+        return dict(zip(model.fields, rows[0], strict=True))
+
+
+KIND = Create()

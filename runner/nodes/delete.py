@@ -1,0 +1,40 @@
+"""`M.delete`: one row by its key or by a filter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from runner.nodes.arguments import FILTER, MISSING, key_ports, model_of
+from runner.nodes.base import Checked, Context, Subject
+from runner.nodes.read import OneRow, check_one_row, find_one
+from schemas.nodes import Port
+
+
+class Delete:
+    """Takes a unique field or a filter, gives the row as it was."""
+
+    name = "delete"
+    summary = "Delete one row; gives it back as it was."
+    uses_database = True
+    writes = True
+
+    def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
+        return key_ports(model_of(subject)) | {"filter": FILTER, "missing": MISSING}
+
+    def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
+        return check_one_row(self.ports(subject, arguments), arguments, subject)
+
+    async def run(self, parsed: object, context: Context) -> Mapping[str, object] | None:
+        import sqlalchemy as sa
+
+        assert isinstance(parsed, OneRow)
+        row = await find_one(parsed, context)
+        if row is not None:
+            table = context.session.table(parsed.model)
+            key = [table.c[name] == row[name] for name in parsed.model.primary_key]
+            await context.session.execute(sa.delete(table).where(*key))
+            context.progress(1)
+        return row
+
+
+KIND = Delete()

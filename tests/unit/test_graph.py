@@ -1,0 +1,132 @@
+"""Every mistake of a pipeline is found before anything runs, at the word that is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from runner.catalog import build_catalog
+from runner.declarations import load_models, load_pipeline
+from runner.errors import DefinitionError
+from runner.graph import Graph, build_graph
+from runner.source import parse_document
+
+MODELS = """\
+models:
+  Customer:
+    fields:
+      email: {type: string, max_length: 200, unique: true}
+      tier: {type: enum, values: [basic, gold], default: basic}
+      nick: string?
+  Order:
+    fields:
+      customer_id: {type: integer, references: Customer.id}
+      total: {type: decimal, precision: 12, scale: 2}
+"""
+PIPELINE = """\
+name: p
+params:
+  email: {type: string, required: true}
+  least: integer?
+secrets:
+  key: {env: KEY}
+steps:
+  order:
+    node: Order.create
+    with: {total: 19.99}
+    inputs: {customer_id: customer.id}
+  customer:
+    node: CustomerCreateNode
+    with: {tier: gold}
+    inputs: {email: params.email}
+  find:
+    node: Order.list
+    with: {filter: {total: {$gte: 1}}, order_by: [-total]}
+    inputs: {filter.customer_id.$in: people.rows.*.id}
+  people:
+    node: Customer.list
+    with: {filter: {tier: basic}, fields: [id, email]}
+    after: [customer]
+  number:
+    node: Order.count
+    after: {find: finished}
+outputs: {order: order.id, emails: people.rows.*.email}
+"""
+
+
+def graph(text: str) -> Graph:
+    models = parse_document(MODELS.encode(), "models.yaml")
+    document = parse_document(text.encode(), "p.yaml")
+    catalog = build_catalog([(models, load_models(models))])
+    return build_graph(document, load_pipeline(document), catalog, Path())
+
+
+def test_connections_are_typed_edges() -> None:
+    found = graph(PIPELINE)
+    assert list(found.steps) == ["order", "customer", "find", "people", "number"]
+    link = found.digraph.edges["people", "find", "filter.customer_id.$in"]["link"]
+    assert (link.source, link.target) == (("people", "rows", "*", "id"), ("filter", "customer_id", "$in"))
+    assert str(link.type) == "list of integer"
+    assert found.digraph.edges["find", "number", "after find"]["after"] == "finished"
+    assert {name: str(link.type) for name, link in found.outputs.items()} == {
+        "order": "integer", "emails": "list of string",
+    }  # fmt: skip
+
+
+def test_values_are_delivered_where_they_belong() -> None:
+    step = graph(PIPELINE).steps["find"]
+    bound = step.bind([[1, 2]])
+    assert step.kind.check(bound, step.subject).output == step.checked.output
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (
+            "customer.id",
+            "customer.email",
+            "11:27: DF302 'customer.email' is string, port 'customer_id' of Order.create wants integer",
+        ),
+        ("customer.id", "customer.idd", "11:27: DF301 'customer' has no output 'idd'"),
+        ("customer.id", "custmer.id", "11:27: DF303 there is no step 'custmer'"),
+        (
+            "customer.id",
+            "params.least",
+            "11:27: DF302 'params.least' is integer?, port 'customer_id' of Order.create wants integer",
+        ),
+        (
+            "customer.id",
+            "secrets.key",
+            "11:27: DF302 'secrets.key' is secret, port 'customer_id' of Order.create wants integer",
+        ),
+        ("params.email", "params.mail", "15:21: DF301 there is no parameter 'mail'"),
+        ("params.email", "order.total", "11:27: DF307 these steps wait for each other: order → customer → order"),
+        ("params.email", "customer.email", "15:21: DF307 'customer' connects to itself"),
+        ("inputs: {email: params.email}", "inputs: {}", "12:3: DF305 CustomerCreateNode needs 'email' (string)"),
+        ("{tier: gold}", "{tier: silver}", "14:18: DF309 tier: wants one of basic, gold, got 'silver'"),
+        ("{tier: gold}", "{teir: gold}", "14:12: DF304 CustomerCreateNode has no port 'teir'"),
+        ("{tier: gold}", "{tier: gold, email: a}", "15:14: DF306 'email' is filled twice"),
+        ("19.99", "19.999", "10:19: DF309 total: more than 2 digits after the point, 2 are kept"),
+        ("19.99", "cheap", "10:19: DF309 total: wants a decimal number, got 'cheap'"),
+        ("Order.create", "Order.creat", "9:11: DF308 Order has no node 'creat'"),
+        ("Order.create", "Ordr.create", "9:11: DF308 there is no node 'Ordr.create'"),
+        ("$gte: 1", "$gt3: 1", "18:29: DF311 there is no operator '$gt3' here"),
+        ("{tier: basic}", "{tier: bsic}", "22:27: DF309 filter.tier: wants one of basic, gold, got 'bsic'"),
+        ("{tier: basic}", "{tear: basic}", "22:21: DF311 there is no field 'tear'"),
+        ("[-total]", "[-totl]", "18:51: DF311 order_by.0: there is no field 'totl'"),
+        ("[id, email]", "[id, emial]", "22:48: DF311 fields.1: Customer has no field 'emial'"),
+        (
+            "people.rows.*.id",
+            "people.rows.*.email",
+            "19:38: DF302 'people.rows.*.email' is list of string, port 'filter.customer_id.$in' of Order.list wants list of integer?",
+        ),
+        ("people.rows.*.id", "people.rows.id", "19:38: DF301 'people.rows' is rows (id, email) and has no 'id'"),
+        ("after: [customer]", "after: [custmer]", "23:13: DF303 there is no step 'custmer'"),
+        ("order: order.id", "order: order.ident", "27:18: DF301 'order' has no output 'ident'"),
+        ("order: order.id", "order: secrets.key", "27:18: DF301 'secrets.key' is a secret"),
+        ("order: order.id", "order: order id", "27:18: DF312 'order id' is not a reference"),
+    ],
+)
+def test_a_mistake_is_told_once_at_its_place(old: str, new: str, problem: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        graph(PIPELINE.replace(old, new, 1))
+    assert [str(p) for p in caught.value.problems] == [f"p.yaml:{problem}"]
