@@ -1,0 +1,65 @@
+"""The command line as a user meets it, in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+
+
+def dfrun(*words: str, folder: Path = PROJECT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from runner.cli import main; main(prog_name='dfrun')", *words]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=60, env={"PYTHONPATH": str(PROJECT)}
+    )
+
+
+def test_the_example_is_valid() -> None:
+    done = dfrun("validate", "models.yaml", "pipelines")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "models.yaml: 2 models, no problems",
+        "pipelines/orders.yaml: 3 steps, no problems",
+    ]
+
+
+def test_a_problem_shows_its_line_and_its_fix(tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").write_text((PROJECT / "models.yaml").read_text())
+    wrong = (
+        (PROJECT / "pipelines/orders.yaml")
+        .read_text()
+        .replace("customer_id: customer.id", "customer_id: customer.email", 1)
+    )
+    (tmp_path / "orders.yaml").write_text(wrong)
+    done = dfrun("validate", "orders.yaml", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "orders.yaml:15:27: DF302 'customer.email' is string, port 'customer_id' of Order.create wants integer",
+        "  15 |     inputs: {customer_id: customer.email, total: params.total}",
+        "     |                           ^^^^^^^^^^^^^^",
+        "  why: Order.customer_id references Customer.id (models.yaml:10)",
+    ]
+    told = json.loads(dfrun("validate", "orders.yaml", "-o", "json", folder=tmp_path).stdout)
+    assert [(p["code"], p["line"]) for p in told["problems"]] == [("DF302", 15)]
+    assert dfrun("validate", "orders.yaml", "-o", "github", folder=tmp_path).stdout.startswith(
+        "::error file=orders.yaml,line=15,"
+    )
+
+
+def test_a_missing_file_is_a_problem() -> None:
+    done = dfrun("validate", "nowhere.yaml")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "DF101 nowhere.yaml: there is no such file")
+
+
+def test_neither_version_nor_validate_imports_a_database() -> None:
+    code = (
+        "import sys; sys.argv = ['dfrun', 'validate', 'pipelines']\n"
+        "from runner.cli import main\n"
+        "assert not {'pydantic', 'networkx', 'yaml'} & set(sys.modules)\n"
+        "try: main()\n"
+        "except SystemExit as done: assert done.code == 0\n"
+        "print(sorted({'sqlalchemy', 'asyncpg', 'aiosqlite'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.splitlines()[-1], done.stderr) == ("[]", "")
