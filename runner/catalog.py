@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from runner.errors import DefinitionError, Place, Problem, did_you_mean
 from runner.source import Document
+from schemas.filters import parse_filter
 from schemas.models import FieldDeclaration, Model, Models
 from schemas.shapes import NO_DEFAULT, FieldShape, IndexShape, ModelShape
 from schemas.types import ValueProblem, ValueType, parse_value
@@ -105,6 +106,12 @@ def _field(
         except ValueProblem as problem:
             place = document.place((*at, "default", *problem.path))
             problems.append(Problem("DF205", f"default of {name!r}: {problem.what}", place, problem.why, problem.fix))
+    if declared.check is not None:
+        try:
+            parse_filter({name: declared.check}, {name: kind})
+        except ValueProblem as problem:
+            place = document.place((*at, "check", *problem.path[1:]), key=problem.key)
+            problems.append(Problem("DF211", f"check of {name!r}: {problem.what}", place, problem.why, problem.fix))
     references = None
     if declared.references:
         model, _, target = declared.references.partition(".")

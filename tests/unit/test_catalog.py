@@ -56,6 +56,16 @@ def test_a_table_is_named_after_its_model(model: str, table: str) -> None:
             "models.yaml:5:58: DF205 default of 'tier': wants one of basic, gold, got 'silver'",
         ),
         ("unique: true", "uniqe: true", "models.yaml:4:46: DF111 'uniqe' is not known here"),
+        (
+            "scale: 2}",
+            "scale: 2, check: {$gtee: 0}}",
+            "models.yaml:10:63: DF211 check of 'total': there is no operator '$gtee' here",
+        ),
+        (
+            "scale: 2}",
+            "scale: 2, check: {$gte: low}}",
+            "models.yaml:10:69: DF211 check of 'total': wants a decimal number, got 'low'",
+        ),
         ("text?", "txt?", "models.yaml:11:13: DF114 note: 'txt?' is not one of the known words"),
         ("-total", "-totl", "models.yaml:13:32: DF207 Order has no field 'totl'"),
         ("on_delete: cascade", "on_delete: set_null", "models.yaml:9:72: DF206 'customer_id' cannot become null"),
