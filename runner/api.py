@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner.catalog import Catalog, build_catalog
-from runner.declarations import kind_of, load_models, load_pipeline
+from runner.declarations import kind_of, load_models, load_pipeline, load_settings
 from runner.errors import DefinitionError, Problem
-from runner.graph import build_graph
-from runner.source import Document, read_document
+from runner.graph import Graph, build_graph
+from runner.source import Document, parse_document, read_document
 from schemas.pipeline import Pipeline
+from schemas.settings import Settings
+
+if TYPE_CHECKING:
+    from runner.dialects.session import Store
+    from runner.events import Event
+    from runner.run import Executor, RunResult
+
+STANDARD_INPUT = Path("-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +35,34 @@ class Checked:
     path: Path
     kind: str
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A pipeline that was read and checked. `home` is its folder, where relative paths start; `project` is the folder
+    of `dfrun.yaml` or `models.yaml`, else `home`. `identity` is a hash of the definition and its models."""
+
+    document: Document
+    pipeline: Pipeline
+    catalog: Catalog
+    graph: Graph
+    home: Path
+    project: Path
+    settings: Settings
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a pipeline is to be run; everything as the user gave it."""
+
+    parameters: Sequence[str] = ()
+    parameters_file: Path | None = None
+    database: str | None = None
+    environment: str | None = None
+    only: Sequence[str] = ()
+    run_id: str | None = None
+    emit: Callable[[Event], None] = field(default=lambda event: None)
 
 
 def check(path: Path) -> list[Checked]:
@@ -45,40 +86,144 @@ def check(path: Path) -> list[Checked]:
 
 
 def _check_file(path: Path) -> Checked:
-    document = read_document(path, shown(path))
+    document = _read(path)
     kind = kind_of(document)
     if kind == "models":
         models = load_models(document)
         build_catalog([(document, models)])
         return Checked(path, kind, len(models.models))
     if kind == "pipeline":
-        pipeline = load_pipeline(document)
-        build_graph(document, pipeline, load_catalog(path, pipeline, document), path.parent)
-        return Checked(path, kind, len(pipeline.steps))
+        return Checked(path, kind, len(_load(path, document).graph.steps))
+    if path.name == "dfrun.yaml":
+        load_settings(document)
+        return Checked(path, kind, len(document.root))
     what = "this file is neither models nor a pipeline"
     why = "a file says what it is by its top-level keys: `models:` with the models, or `steps:`"
     raise DefinitionError(Problem("DF110", what, document.place(()), why))
 
 
-def load_catalog(path: Path, pipeline: Pipeline, document: Document) -> Catalog:
-    """The models of a pipeline: those it names, else the nearest `models.yaml` upward; none where there is none."""
-    if pipeline.models:
-        named = [path.parent / name for name in pipeline.models]
-        for file in named:
-            if not file.is_file():
-                what = f"there is no file {shown(file)!r}"
-                raise DefinitionError(Problem("DF101", what, document.place(("models",)), "", "check the path"))
-        return _catalog(named)
-    found = next((f for f in (p / "models.yaml" for p in path.resolve().parents) if f.is_file()), None)
-    return _catalog([found] if found else [])
+def load(path: Path) -> Loaded:
+    """A pipeline, read and checked. Raises `DefinitionError` with all problems of the first file that has some."""
+    document = _read(path)
+    if kind_of(document) != "pipeline":
+        what = "this file is not a pipeline"
+        raise DefinitionError(Problem("DF110", what, document.place(()), "a pipeline has `steps:` at its top level"))
+    return _load(path, document)
+
+
+def _load(path: Path, document: Document) -> Loaded:
+    pipeline = load_pipeline(document)
+    home = Path.cwd() if path == STANDARD_INPUT else path.resolve().parent
+    files = _model_files(home, pipeline, document)
+    documents = [_read(file) for file in files]
+    catalog = build_catalog([(models, load_models(models)) for models in documents])
+    settings_file = _upward(home, "dfrun.yaml")
+    settings = load_settings(_read(settings_file)) if settings_file else Settings()
+    project = next((f.parent for f in (settings_file, _upward(home, "models.yaml")) if f), home)
+    graph = build_graph(document, pipeline, catalog, home)
+    digest = hashlib.sha256()
+    for text in (document.text, *(d.text for d in documents)):
+        digest.update(hashlib.sha256(text.encode()).digest())
+    return Loaded(document, pipeline, catalog, graph, home, project, settings, digest.hexdigest())
+
+
+def load_catalog(path: Path) -> Catalog:
+    """The models of a file of models, of a pipeline, or the nearest `models.yaml` upward from a folder."""
+    if path.is_dir():
+        found = _upward(path.resolve(), "models.yaml")
+        return _catalog([found] if found else [])
+    document = _read(path)
+    if kind_of(document) == "models":
+        return build_catalog([(document, load_models(document))])
+    return _catalog(_model_files(path.resolve().parent, load_pipeline(document), document))
+
+
+def _model_files(home: Path, pipeline: Pipeline, document: Document) -> list[Path]:
+    """Those files of models that a pipeline names, else the nearest `models.yaml` upward; none where there is none."""
+    if not pipeline.models:
+        found = _upward(home, "models.yaml")
+        return [found] if found else []
+    named = [home / name for name in pipeline.models]
+    for file in named:
+        if not file.is_file():
+            what = f"there is no file {shown(file)!r}"
+            raise DefinitionError(Problem("DF101", what, document.place(("models",)), "", "check the path"))
+    return named
 
 
 def _catalog(files: Sequence[Path]) -> Catalog:
-    documents = [read_document(file, shown(file)) for file in files]
+    documents = [_read(file) for file in files]
     return build_catalog([(document, load_models(document)) for document in documents])
+
+
+def _upward(folder: Path, name: str) -> Path | None:
+    return next((f for f in (p / name for p in (folder, *folder.parents)) if f.is_file()), None)
+
+
+def _read(path: Path) -> Document:
+    if path == STANDARD_INPUT:
+        return parse_document(sys.stdin.buffer.read(), "-")
+    return read_document(path, shown(path))
 
 
 def shown(path: Path) -> str:
     """The path as messages show it: relative to where the user stands, if it lies below."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
+
+
+async def run_file(
+    path: Path, options: RunOptions, started: Callable[[Executor], None] = lambda executor: None
+) -> RunResult:
+    """Check a pipeline and run it; the result says how each step ended.
+
+    started: gets the executor before the first step, so that signals can reach it.
+    Raises `DefinitionError` (nothing ran), `UnreachableError`, `TablesError`.
+    """
+    from runner.identity import check_run_id, new_run_id
+    from runner.parameters import read_parameters, read_secrets
+    from runner.plan import build_plan
+
+    loaded = load(path)
+    plan = build_plan(loaded.graph, loaded.identity, options.only)
+    file = _read(options.parameters_file) if options.parameters_file else None
+    values = read_parameters(loaded.pipeline, options.parameters, file, loaded.document)
+    run_id = check_run_id(options.run_id) if options.run_id else new_run_id()
+    secrets = read_secrets(loaded.pipeline.secrets, loaded.project)
+    now = datetime.now(UTC)
+    run = {"id": run_id, "pipeline": plan.name, "scheduled_at": now, "scheduled_date": now.date()}
+
+    from runner.run import Executor
+
+    async def go(store: Store | None) -> RunResult:
+        roots = {"params": values, "secrets": secrets, "run": run}
+        executor = Executor(plan, store, roots, run_id, now, loaded.home, options.emit, loaded.settings.parallel)
+        started(executor)
+        return await executor.run()
+
+    from runner.database import choose_database, open_store
+
+    target = choose_database(options.database, loaded.settings, options.environment, loaded.project)
+    if not plan.uses_database:
+        return await go(None)
+    async with open_store(target, loaded.catalog.models, loaded.settings.parallel) as store:
+        return await go(store)
+
+
+def create_missing_tables(path: Path, database: str | None, environment: str | None) -> tuple[str, ...]:
+    """Create the tables that are missing for the models of a pipeline or of a file of models; gives their models."""
+    from runner.database import Target, choose_database, missing_models, open_store
+
+    home = path.resolve() if path.is_dir() else path.resolve().parent
+    catalog = load_catalog(path)
+    settings_file = _upward(home, "dfrun.yaml")
+    settings = load_settings(_read(settings_file)) if settings_file else Settings()
+    project = next((f.parent for f in (settings_file, _upward(home, "models.yaml")) if f), home)
+    chosen = choose_database(database, settings, environment, project)
+
+    async def work() -> tuple[str, ...]:
+        missing = await missing_models(chosen, catalog.models)
+        async with open_store(Target(chosen.url, chosen.source, True), catalog.models, 1):
+            return missing
+
+    return asyncio.run(work())

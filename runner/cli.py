@@ -3,22 +3,156 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from runner import __version__
 
+if TYPE_CHECKING:
+    from runner.errors import DfrunError
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+INTERRUPTED = {2: 130, 15: 143, 1: 143}
+"""Exit status by signal; a closed terminal (SIGHUP) ends a run as SIGTERM does."""
+
+
+class VerbOrFile(click.Group):
+    """`dfrun FILE` is `dfrun run FILE`; a verb wins over a file of the same name."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """The command that the first word names, `run` when it names a file."""
+        word = args[0]
+        if word not in self.commands and (word == "-" or "." in word or "/" in word or Path(word).exists()):
+            return "run", self.commands["run"], args
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=VerbOrFile, context_settings={"help_option_names": ["-h", "--help"]}, options_metavar="")
 @click.version_option(__version__, prog_name="dfrun", message="%(prog)s %(version)s")
-def main() -> None:
-    """Declarative pipelines for database work."""
+def group() -> None:
+    """Declarative pipelines for database work.
+
+    `dfrun FILE` runs a pipeline; it is short for `dfrun run FILE`.
+    """
 
 
-@main.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line. What dfrun refuses is printed as problems; its own bugs go to a file, one line to the
+    user."""
+    from runner.errors import DfrunError
+
+    try:
+        group.main(args=list(arguments) if arguments is not None else None, prog_name="dfrun", standalone_mode=False)
+        sys.exit(0)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except DfrunError as error:
+        _tell(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # the reader of a pipe has left: not an error, and nothing more to say to it
+        sys.stderr.close()
+        sys.exit(141)
+    except Exception as error:
+        sys.exit(_bug(error))
+
+
+def _tell(error: DfrunError) -> None:
+    from runner import report
+
+    click.echo(report.problems_text(error.problems, _lines_of), err=True)
+
+
+def _bug(error: BaseException) -> int:
+    """One line to the user, the traceback into a file; 70."""
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="dfrun-bug-", suffix=".txt", delete=False) as file:
+        file.writelines(traceback.format_exception(error))
+    click.echo(f"dfrun: this is a bug ({type(error).__name__}); what happened stands in {file.name}", err=True)
+    return 70
+
+
+def _lines_of(name: str) -> list[str]:
+    try:
+        return Path(name).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+_FILE = click.Path(path_type=Path)
+
+
+def _database_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    command = click.option("-e", "--env", "environment", metavar="ENV", help="an environment of dfrun.yaml")(command)
+    return click.option("--database", metavar="URL", help="postgresql://… or sqlite:///…")(command)
+
+
+@group.command()
+@click.argument("file", type=_FILE)
+@click.option("-p", "--param", "parameters", multiple=True, metavar="NAME=VALUE", help="set a parameter")
+@click.option("--params", "parameters_file", type=_FILE, metavar="FILE", help="parameters from a YAML or JSON file")
+@_database_options
+@click.option("--only", multiple=True, metavar="STEP", help="this step and what it needs")
+@click.option("--run-id", metavar="ID", help="the run's name; one is made without it")
+@click.option("-o", "--output", type=click.Choice(["text", "json", "jsonl"]), default="text", show_default=True)
+@click.option("-q", "--quiet", is_flag=True, help="no progress")
+@click.option("-v", "--verbose", is_flag=True, help="every start and end of a step")
+@click.option("--debug", is_flag=True, help="show tracebacks")
+def run(
+    file: Path, parameters: tuple[str, ...], parameters_file: Path | None, database: str | None,
+    environment: str | None, only: tuple[str, ...], run_id: str | None, output: str, quiet: bool, verbose: bool,
+    debug: bool,
+) -> None:  # fmt: skip
+    """Check a pipeline and its tables, then run it."""
+    import asyncio
+
+    from runner import api, report
+    from runner.errors import DfrunError
+    from runner.progress import choose_progress
+    from runner.signals import Signals
+
+    progress = choose_progress(output, quiet=quiet, verbose=verbose)
+    options = api.RunOptions(parameters, parameters_file, database, environment, only, run_id, progress.take)
+    signals = Signals()
+
+    async def go() -> Any:
+        with progress:
+            return await api.run_file(file, options, signals.listen)
+
+    try:
+        result = asyncio.run(go())
+    except DfrunError as error:
+        if output == "text":
+            raise
+        click.echo(report.refusal_json(error))
+        sys.exit(error.exit_code)
+    if output == "text":
+        click.echo(report.run_text(result))
+        if result.problems:
+            click.echo(report.problems_text(result.problems, _lines_of), err=True)
+    else:
+        click.echo(report.run_json(result, one_line=output == "jsonl"))
+    if result.bug is not None:
+        if debug:
+            raise result.bug
+        sys.exit(_bug(result.bug))
+    sys.exit(INTERRUPTED.get(signals.caught, 130) if signals.caught else report.exit_status(result))
+
+
+@group.command()
+@click.argument("paths", nargs=-1, required=True, type=_FILE)
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json", "github", "sarif"]), default="text", show_default=True
+)
 def validate(paths: tuple[Path, ...], output: str) -> None:
     """Check pipelines and models offline: text, graph and types. A folder means every YAML file in it."""
     from runner import api, report
@@ -29,15 +163,16 @@ def validate(paths: tuple[Path, ...], output: str) -> None:
         try:
             for file in api.check(path):
                 if output == "text":
-                    noun = "model" if file.kind == "models" else "step"
-                    click.echo(
-                        f"{api.shown(file.path)}: {file.size} {noun}{'' if file.size == 1 else 's'}, no problems"
-                    )
+                    noun = {"models": "model", "pipeline": "step"}.get(file.kind, "setting")
+                    size = f"{file.size} {noun}{'' if file.size == 1 else 's'}"
+                    click.echo(f"{api.shown(file.path)}: {size}, no problems")
         except DefinitionError as error:
             problems += error.problems
     problems = sort_problems(problems)
     if output == "json":
         click.echo(report.problems_json(problems))
+    elif output == "sarif":
+        click.echo(report.problems_sarif(problems))
     elif problems and output == "github":
         click.echo(report.problems_github(problems))
     elif problems:
@@ -45,8 +180,20 @@ def validate(paths: tuple[Path, ...], output: str) -> None:
     sys.exit(2 if problems else 0)
 
 
-def _lines_of(name: str) -> list[str]:
-    try:
-        return Path(name).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return []
+@group.group()
+def migrate() -> None:
+    """The tables of the models in a live database."""
+
+
+@migrate.command()
+@click.argument("path", type=_FILE, default=Path())
+@_database_options
+def apply(path: Path, database: str | None, environment: str | None) -> None:
+    """Create the tables that are missing, for a pipeline, a file of models, or the models.yaml of this folder."""
+    from runner import api
+
+    created = api.create_missing_tables(path, database, environment)
+    for model in created:
+        click.echo(f"created the table of {model}")
+    if not created:
+        click.echo("nothing to do: every model has its table")

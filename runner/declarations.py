@@ -12,6 +12,7 @@ from runner.errors import DefinitionError, Problem, did_you_mean
 from runner.source import Document, Mapping
 from schemas.models import NOT_BUILT_FEATURES, Models
 from schemas.pipeline import NOT_BUILT, Pipeline
+from schemas.settings import Settings
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -39,6 +40,11 @@ def load_models(document: Document) -> Models:
         if "postgresql" in model:
             later.append(("models", name, "postgresql"))
     return _load(Models, document, later)
+
+
+def load_settings(document: Document) -> Settings:
+    """The settings of a `dfrun.yaml`. Raises `DefinitionError` with every problem of the file."""
+    return _load(Settings, document, [])
 
 
 def kind_of(document: Document) -> str:

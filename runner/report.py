@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time
+from typing import TYPE_CHECKING
 
-from runner.errors import Problem
+from runner.errors import DfrunError, Problem
+
+if TYPE_CHECKING:
+    from runner.run import RunResult, StepResult
 
 Lines = Callable[[str], list[str]]
 """The lines of a file by the name that messages give it; empty where it cannot be read."""
@@ -54,3 +60,115 @@ def _record(problem: Problem) -> Mapping[str, object]:
         "line": place.line if place else None, "column": place.column if place else None,
         "why": problem.why, "fix": problem.fix,
     }  # fmt: skip
+
+
+def problems_sarif(problems: Iterable[Problem]) -> str:
+    """One SARIF 2.1.0 log, as code scanners read it."""
+    found = list(problems)
+    results = []
+    for problem in found:
+        text = ". ".join(t for t in (problem.what, problem.why, problem.fix) if t)
+        result: dict[str, object] = {"ruleId": problem.code, "level": "error", "message": {"text": text}}
+        if problem.place:
+            region = {"startLine": problem.place.line, "startColumn": problem.place.column}
+            where = {"artifactLocation": {"uri": problem.place.file}, "region": region}
+            result["locations"] = [{"physicalLocation": where}]
+        results.append(result)
+    rules = [{"id": code} for code in sorted({p.code for p in found})]
+    run = {"tool": {"driver": {"name": "dfrun", "rules": rules}}, "results": results}
+    schema = "https://json.schemastore.org/sarif-2.1.0.json"
+    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, ensure_ascii=False, indent=2)
+
+
+# --- runs -----------------------------------------------------------------------------------------------------
+
+_MARKS = {"succeeded": "✓", "failed": "✗", "timed_out": "✗", "skipped": "-", "blocked": "-", "cancelled": "-"}
+_MOST_STEPS, _MOST_ROWS = 60, 10
+
+
+def run_text(result: RunResult) -> str:
+    """How a run ended: its steps (all of a short run, else only those that did not succeed), then its outputs."""
+    steps = list(result.steps.items())
+    shown = steps if len(steps) <= _MOST_STEPS else [(n, s) for n, s in steps if s.state != "succeeded"]
+    width = max((len(name) for name, _ in shown), default=0)
+    told = [f"{result.pipeline} {_STATES[result.state]} in {_seconds(result.duration_ms)}"]
+    for name, step in shown[:_MOST_STEPS]:
+        counted = "" if step.rows is None else f"{step.rows:,} row{'' if step.rows == 1 else 's'}"
+        tried = f"  {step.attempts} attempts" if step.attempts > 1 else ""
+        note = "" if step.state == "succeeded" else f"  {step.state.replace('_', ' ')}"
+        took = _seconds(step.duration_ms) if step.attempts else ""
+        told.append(f"  {_MARKS[step.state]} {name:<{width}}  {counted:>14}  {took:>8}{tried}{note}".rstrip())
+    if len(steps) > len(shown):
+        told.append(f"  ✓ {len(steps) - len(shown):,} steps succeeded")
+    if result.outputs:
+        told.append("outputs")
+        told += [f"  {name}: {_shown(value)}" for name, value in result.outputs.items()]
+    return "\n".join(told)
+
+
+_STATES = {
+    "succeeded": "succeeded", "failed": "failed", "interrupted": "was interrupted", "timed_out": "ran out of time",
+}  # fmt: skip
+
+
+def run_json(result: RunResult, *, one_line: bool = False) -> str:
+    """The result as one document: run_id, pipeline, state, outputs, error, steps. Decimals are text, so that none is
+    rounded; instants are ISO 8601 in UTC."""
+    steps = {
+        name: {
+            "state": step.state, "attempts": step.attempts, "rows": step.rows, "duration_ms": step.duration_ms,
+            "error": _error(step),
+        }
+        for name, step in result.steps.items()
+    }  # fmt: skip
+    first = result.problems[0] if result.problems else None
+    document: dict[str, object] = {
+        "run_id": result.run_id, "pipeline": result.pipeline, "state": result.state, "outputs": result.outputs,
+        "error": _record(first) if first else None, "steps": steps,
+    }  # fmt: skip
+    if one_line:
+        document = {"v": 1, "event": "summary"} | document
+    return json.dumps(document, ensure_ascii=False, indent=None if one_line else 2, default=_json)
+
+
+def refusal_json(error: DfrunError) -> str:
+    """A run that did not start, in the shape of one that did."""
+    document: dict[str, object] = {"run_id": None, "pipeline": None, "state": "refused", "outputs": {}, "steps": {}}
+    problems = [_record(problem) for problem in error.problems]
+    return json.dumps(document | {"error": problems[0], "problems": problems}, ensure_ascii=False, indent=2)
+
+
+def exit_status(result: RunResult) -> int:
+    """0, 1, 75 (the first failure may pass by itself) or 124 (out of time)."""
+    if result.state == "timed_out":
+        return 124
+    failed = [step for step in result.steps.values() if step.state in ("failed", "timed_out")]
+    if not failed:
+        return 0 if result.state == "succeeded" else 1
+    return 75 if all(step.error_class == "transient" for step in failed) else 1
+
+
+def _error(step: StepResult) -> Mapping[str, object] | None:
+    if step.problem is None:
+        return None
+    return {**_record(step.problem), "class": step.error_class, "sqlstate": step.sqlstate}
+
+
+def _seconds(milliseconds: float) -> str:
+    return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.2f} s"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list) and len(value) > _MOST_ROWS:
+        return f"{len(value):,} values, the first of them {_shown(value[:3])}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_json)
+
+
+def _json(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    if isinstance(value, (bytes, bytearray)):
+        return base64.b64encode(value).decode()
+    return str(value)

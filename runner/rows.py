@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pickle
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Protocol
+from typing import IO, Protocol, runtime_checkable
 
 ROWS_PER_BATCH = 5_000
 
@@ -20,6 +20,7 @@ class Batch:
     lines: Sequence[int] | None = None
 
 
+@runtime_checkable
 class Rows(Protocol):
     """A stream that can be read again: every call of `batches` starts at the first row and gives the same rows."""
 
@@ -28,6 +29,21 @@ class Rows(Protocol):
     def batches(self) -> AsyncIterator[Batch]:
         """All rows, in order, in batches of any size above 0."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What a node gives whose rows may be read before it is done: `rows`, and with `rest()` the other members of its
+    output, once one pass over the rows is complete."""
+
+    rows: Rows
+    rest: Callable[[], Mapping[str, object]]
+
+
+async def count_rows(rows: Rows) -> int:
+    """How many rows there are; takes a pass unless they know it."""
+    known = getattr(rows, "count", None)
+    return known if isinstance(known, int) else sum([len(batch.rows) async for batch in rows.batches()])
 
 
 class ListRows:
@@ -39,6 +55,7 @@ class ListRows:
         self.columns = tuple(columns)
         self.rows = rows
         self.lines = lines
+        self.count = len(rows)
 
     async def batches(self) -> AsyncIterator[Batch]:
         for start in range(0, len(self.rows), ROWS_PER_BATCH):

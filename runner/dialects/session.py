@@ -1,13 +1,15 @@
-"""A transaction over SQLAlchemy Core, the same on both databases.
+"""Transactions over SQLAlchemy Core, the same on both databases.
 
-SQLite opens it with an explicit BEGIN IMMEDIATE: with the driver's defaults a CREATE TABLE survives the rollback of the
-transaction it was in, and a read that turns into a write fails at once whatever the busy timeout.
+SQLite opens them with an explicit BEGIN: with the driver's defaults a CREATE TABLE survives the rollback of the
+transaction it was in. Writers say IMMEDIATE and take turns: a read that turns into a write fails at once whatever the
+busy timeout.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import sqlalchemy as sa
@@ -64,20 +66,79 @@ class CoreSession:
         async for rows in result.partitions(rows_per_batch):
             yield [tuple(row) for row in rows]
 
-    async def execute(self, statement: Executable) -> int:
-        """How many rows the statement changed."""
-        return int((await self._connection.execute(statement)).rowcount)
+    async def execute(self, statement: Executable, parameters: Any = None) -> int:
+        """How many rows the statement changed; `parameters` is a mapping, or a list of them for many rows."""
+        return int((await self._connection.execute(statement, parameters)).rowcount)
+
+    @property
+    def connection(self) -> AsyncConnection:
+        """The connection the transaction is on."""
+        return self._connection
+
+    async def driver(self) -> Any:
+        """The driver's own connection, for the fast paths of one database."""
+        raw = await self._connection.get_raw_connection()
+        return raw.driver_connection
+
+    def compiled(self, statement: Executable) -> str:
+        """The statement as this database reads it."""
+        return str(statement.compile(dialect=self._connection.dialect))  # type: ignore[attr-defined]
+
+
+class Store:
+    """One database: its engine, the tables of the models, and whose turn it is to write."""
+
+    def __init__(self, engine: AsyncEngine, tables: Mapping[str, sa.Table]) -> None:
+        self.engine = engine
+        self.tables = tables
+        self.database: Database = "sqlite" if engine.dialect.name == "sqlite" else "postgresql"
+        # SQLite has one writer. Waiting here keeps the order and no thread; the busy timeout is for other processes.
+        self._turn = asyncio.Lock() if self.database == "sqlite" else None
+
+    @asynccontextmanager
+    async def session(self, *, writes: bool = True, timeout_seconds: float | None = None) -> AsyncIterator[CoreSession]:
+        """A transaction that commits when the block ends well and rolls back otherwise.
+
+        timeout_seconds: bounds each statement in the server, too (PostgreSQL). A connection on which anything was
+        cancelled is closed, never used again.
+        """
+        async with self._turn if self._turn and writes else nullcontext(), self.engine.connect() as connection:
+            if self.database == "sqlite":
+                await connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+            elif timeout_seconds is not None:
+                await connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(1, int(timeout_seconds * 1000))}")
+            try:
+                yield CoreSession(connection, self.tables)
+            except asyncio.CancelledError:
+                await asyncio.shield(self._abandon(connection))
+                raise
+            except BaseException:
+                await connection.rollback()
+                raise
+            await _unbroken(connection.commit())
+
+    async def _abandon(self, connection: AsyncConnection) -> None:
+        if self.database == "sqlite":
+            # the statement goes on in its thread until it is told to stop
+            raw = await connection.get_raw_connection()
+            if raw.driver_connection is not None:
+                await raw.driver_connection.interrupt()
+            await connection.rollback()
+        await connection.invalidate()
+
+
+async def _unbroken(work: Any) -> None:
+    """Wait for `work` to its end even when the waiter is cancelled: a COMMIT that was sent is a COMMIT."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
 
 
 @asynccontextmanager
 async def open_session(engine: AsyncEngine, tables: Mapping[str, sa.Table]) -> AsyncIterator[CoreSession]:
-    """A transaction that commits when the block ends well and rolls back otherwise."""
-    async with engine.connect() as connection:
-        if connection.dialect.name == "sqlite":
-            await connection.exec_driver_sql("BEGIN IMMEDIATE")
-        try:
-            yield CoreSession(connection, tables)
-        except BaseException:
-            await connection.rollback()
-            raise
-        await connection.commit()
+    """One transaction of its own on a database."""
+    async with Store(engine, tables).session() as session:
+        yield session

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from runner.rows import Stream
 from schemas.nodes import Port
 from schemas.shapes import ModelShape
 from schemas.types import ValueType
@@ -41,12 +42,17 @@ class Checked:
 class Context(Protocol):
     """What a running step may use."""
 
-    session: Session
     project: Path
     run_id: str
     step_id: str
     now: datetime
-    logger: Callable[[str, str, Mapping[str, object]], None]
+
+    @property
+    def session(self) -> Session:
+        """The transaction of this attempt; only for kinds that use a database."""
+
+    def log(self, level: str, message: str, fields: Mapping[str, object]) -> None:
+        """Put a message into the run's log."""
 
     def progress(self, rows: int) -> None:
         """Say that `rows` rows more are done."""
@@ -68,5 +74,6 @@ class Kind(Protocol):
         while it runs; the same reading judges both. Raises one `ValueProblem`, or an `ExceptionGroup` of them,
         whose path begins with the port's name."""
 
-    async def run(self, parsed: object, context: Context) -> Mapping[str, object] | None:
-        """Do the work; gives the members of the output, None for a row that may be missing. Raises `StepError`."""
+    async def run(self, parsed: object, context: Context) -> Mapping[str, object] | Stream | None:
+        """Do the work; gives the members of the output, None for a row that may be missing, or a `Stream`. Raises
+        `StepError`."""

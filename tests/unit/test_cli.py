@@ -9,7 +9,7 @@ PROJECT = Path(__file__).parents[2]
 
 
 def dfrun(*words: str, folder: Path = PROJECT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from runner.cli import main; main(prog_name='dfrun')", *words]
+    command = [sys.executable, "-c", "from runner.cli import main; main()", *words]
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=60, env={"PYTHONPATH": str(PROJECT)}
     )

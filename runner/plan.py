@@ -1,0 +1,105 @@
+"""A checked graph becomes a plan: frozen steps that know what they wait for. Opens no database; `run` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from runner.errors import DefinitionError, Problem, did_you_mean
+from runner.graph import Graph, GraphStep
+from runner.ports import Link
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What one step waits for in another: its data, its success, or just its end."""
+
+    upstream: str
+    is_data: bool = False
+    has_defaults: bool = False
+    """Every connection between the two brings a default: the reader runs though the other was skipped."""
+    only_end: bool = False
+    """`after: {step: finished}`: the reader runs however the other ended."""
+    is_early: bool = False
+    """Only streamed members are read: the reader starts when the stream is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """A step made ready to run."""
+
+    step: GraphStep
+    waits: tuple[Wait, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All steps in the order of the file. `readers` are the steps that wait for each; `identity` names this very
+    definition (a hash of its text and its models)."""
+
+    name: str
+    identity: str
+    steps: Mapping[str, PlannedStep] = field(hash=False)
+    readers: Mapping[str, tuple[tuple[str, Wait], ...]] = field(hash=False)
+    outputs: Mapping[str, Link] = field(hash=False)
+    fail_fast: bool = True
+    timeout_seconds: float | None = None
+
+    @property
+    def uses_database(self) -> bool:
+        """Whether any step needs a database."""
+        return any(planned.step.kind.uses_database for planned in self.steps.values())
+
+
+def build_plan(graph: Graph, identity: str, only: Sequence[str] = ()) -> Plan:
+    """The plan of a graph; with `only`, of these steps and all they need.
+
+    Raises `DefinitionError` DF401 when `only` names no step.
+    """
+    for name in only:
+        if name not in graph.steps:
+            fix = did_you_mean(name, graph.steps)
+            raise DefinitionError(Problem("DF401", f"--only: there is no step {name!r}", None, "", fix))
+    names = _needed(graph, only) if only else set(graph.steps)
+    steps = {n: PlannedStep(s, tuple(_waits(graph, s))) for n, s in graph.steps.items() if n in names}
+    readers: dict[str, list[tuple[str, Wait]]] = {name: [] for name in steps}
+    for name, planned in steps.items():
+        for wait in planned.waits:
+            readers[wait.upstream].append((name, wait))
+    outputs = {n: link for n, link in graph.outputs.items() if link.root in steps or link.root not in graph.steps}
+    return Plan(
+        graph.name, identity, steps, {n: tuple(r) for n, r in readers.items()}, outputs, graph.fail_fast,
+        graph.timeout_seconds,
+    )  # fmt: skip
+
+
+def _needed(graph: Graph, only: Sequence[str]) -> set[str]:
+    import networkx as nx
+
+    needed = set(only)
+    for name in only:
+        needed |= nx.ancestors(graph.digraph, name)
+    return needed
+
+
+def _waits(graph: Graph, step: GraphStep) -> list[Wait]:
+    data: dict[str, list[Link]] = {}
+    for link in step.connections:
+        if link.root in graph.steps:
+            data.setdefault(link.root, []).append(link)
+    waits = [
+        Wait(
+            upstream,
+            is_data=True,
+            has_defaults=all(link.has_default for link in links),
+            is_early=upstream not in step.after and all(_is_streamed(graph, link) for link in links),
+        )
+        for upstream, links in data.items()
+    ]
+    waits += [Wait(u, only_end=state == "finished") for u, state in step.after.items() if u not in data]
+    return waits
+
+
+def _is_streamed(graph: Graph, link: Link) -> bool:
+    streaming = graph.steps[link.root].checked.streaming
+    return len(link.source) == 2 and link.source[1] in streaming
