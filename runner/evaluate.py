@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from runner.patterns import matches_pattern
 from schemas.filters import All, AnyOf, Compare, Filter, Not
 
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -28,6 +29,11 @@ def matches(tree: Filter, values: Mapping[str, object]) -> bool:
             return _compare(values.get(field), word, operand)
 
 
+_TEXT_TESTS: dict[str, Callable[[str, str], bool]] = {
+    "$contains": operator.contains, "$startswith": str.startswith, "$endswith": str.endswith,
+}  # fmt: skip
+
+
 def _compare(value: Any, word: str, operand: Any) -> bool:
     if word == "$exists":
         return (value is not None) == bool(operand)
@@ -39,6 +45,14 @@ def _compare(value: Any, word: str, operand: Any) -> bool:
         return False
     if word == "$like":
         return _like(str(operand)).fullmatch(str(value)) is not None
+    if word in ("$regex", "$ilike"):
+        return matches_pattern(operand.spelled, value)
+    if word in _TEXT_TESTS:
+        return _TEXT_TESTS[word](value, operand)
+    if word == "$mod":
+        # the remainder has the sign of the dividend, as in SQL and unlike Python's %
+        remainder = abs(value) % abs(operand[0])
+        return bool((-remainder if value < 0 else remainder) == operand[1])
     return isinstance(value, bool) == isinstance(operand, bool) and _COMPARISONS[word](value, operand)
 
 

@@ -18,6 +18,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from runner.dialects.types import column_type, to_sqlite
 from schemas.filters import All, AnyOf, Compare, Filter, Not, Order
+from schemas.patterns import Pattern
 from schemas.types import INTEGER_MAX, INTEGER_MIN, ValueType
 
 Database = Literal["postgresql", "sqlite"]
@@ -61,6 +62,15 @@ def _compare(tree: Compare, column: ColumnElement[Any], kind: ValueType, databas
             return column.is_not(None) if operand else column.is_(None)
         case "$like":
             return column.like(sa.literal(operand, sa.Text()), escape="\\")
+        case "$regex" | "$ilike":
+            return _matches(column, operand, database)
+        case "$contains" | "$startswith" | "$endswith":
+            return _holds(column, tree.operator, str(operand))
+        case "$mod":
+            assert isinstance(operand, tuple)
+            # SQL's remainder has the sign of the dividend on both databases
+            rest: ColumnElement[bool] = sa.type_coerce(column, sa.BigInteger()) % operand[0] == operand[1]
+            return rest
         case "$in":
             assert isinstance(operand, (list, tuple))
             return _is_in(column, kind, operand, database)
@@ -73,6 +83,21 @@ def _compare(tree: Compare, column: ColumnElement[Any], kind: ValueType, databas
         return sa.false()
     compared: ColumnElement[bool] = _COMPARISONS[operator](column, value)
     return compared
+
+
+def _matches(column: ColumnElement[Any], pattern: object, database: Database) -> ColumnElement[bool]:
+    assert isinstance(pattern, Pattern)
+    spelled = sa.literal(pattern.spelled, sa.Text())
+    if database == "postgresql":
+        return column.op("~", is_comparison=True)(spelled)
+    return sa.func.dfrun_matches(spelled, column) == sa.literal_column("1")
+
+
+def _holds(column: ColumnElement[Any], operator: str, text: str) -> ColumnElement[bool]:
+    """Literal text somewhere, at the start or at the end: LIKE with every wildcard made plain."""
+    plain = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    before, after = operator != "$startswith", operator != "$endswith"
+    return column.like(sa.literal(f"{'%' * before}{plain}{'%' * after}", sa.Text()), escape="\\")
 
 
 def _within_reach(operator: str, value: Any, kind: ValueType) -> tuple[str, Any]:

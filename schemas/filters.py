@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
+from schemas.base import Scalar
+from schemas.patterns import parse_ilike, parse_pattern
 from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value, widens
 
 Comparison = Literal[
-    "$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$like", "$ilike", "$between"
-]
+    "$eq", "$gt", "$gte", "$lt", "$lte", "$in", "$exists", "$like", "$ilike", "$regex", "$contains", "$startswith",
+    "$endswith", "$mod",
+]  # fmt: skip
 _ORDERED = ("string", "text", "integer", "float", "decimal", "date", "time", "datetime", "enum")
+_TEXTS = ("string", "text", "enum")
 _NUMBERS = ("integer", "float", "decimal")
 _BRANCHES = {"$and": "and", "$or": "or", "$nor": "nor"}
 _DEEPEST = 50
@@ -33,6 +37,11 @@ OPERATORS = (
     "$exists",
     "$like",
     "$ilike",
+    "$regex",
+    "$contains",
+    "$startswith",
+    "$endswith",
+    "$mod",
     "$not",
 )
 
@@ -132,9 +141,14 @@ def _conditions(name: str, kind: ValueType, raw: object, depth: int) -> Filter:
     if not any(key.startswith("$") for key in raw):
         raise ValueProblem("wants operators or a value, got a mapping", kind="shape")
     parts: list[Filter] = []
+    if "$options" in raw and "$regex" not in raw:
+        raise ValueProblem("$options stands beside $regex only", ("$options",), key=True, kind="shape")
     for operator, operand in raw.items():
         try:
-            parts.append(_condition(name, kind, operator, operand, depth))
+            if operator == "$regex":
+                parts.append(_pattern(name, kind, operand, raw.get("$options", Scalar(""))))
+            elif operator != "$options":
+                parts.append(_condition(name, kind, operator, operand, depth))
         except ValueProblem as problem:
             raise problem.under(operator) from None
     return parts[0] if len(parts) == 1 else All(tuple(parts))
@@ -165,16 +179,43 @@ def _condition(name: str, kind: ValueType, operator: str, raw: object, depth: in
             if isinstance(value, Connection):
                 return Compare(name, "$exists", value)
             return there if value else Not(there)
-        case "$like":
-            _wants(kind, operator, ("string", "text", "enum"))
+        case "$like" | "$ilike":
+            _wants(kind, operator, _TEXTS)
             pattern = parse_value(ValueType("string"), raw)
             if isinstance(pattern, str) and (len(pattern) - len(pattern.rstrip("\\"))) % 2:
                 raise ValueProblem(f"{operator}: the pattern ends in a lone backslash", fix="write two")
-            return Compare(name, operator, pattern)
+            is_known = isinstance(pattern, str) and operator == "$ilike"
+            return Compare(name, operator, parse_ilike(str(pattern)) if is_known else pattern)
+        case "$contains" | "$startswith" | "$endswith":
+            _wants(kind, operator, _TEXTS)
+            return Compare(name, operator, parse_value(ValueType("string"), raw))
+        case "$mod":
+            _wants(kind, operator, ("integer",))
+            return Compare(name, operator, _division(raw))
         case "$not":
             return Not(_conditions(name, kind, _filled(raw, operator), depth))
         case _:
             raise _unknown_operator(operator, OPERATORS)
+
+
+def _pattern(name: str, kind: ValueType, raw: object, options: object) -> Filter:
+    """`$regex`; with a connection for the pattern or its options, both stay as they are until the values are there."""
+    _wants(kind, "$regex", _TEXTS)
+    text, flags = parse_value(ValueType("string"), raw), parse_value(ValueType("string"), options)
+    if isinstance(text, str) and isinstance(flags, str):
+        return Compare(name, "$regex", parse_pattern(text, flags))
+    return Compare(name, "$regex", (text, flags))
+
+
+def _division(raw: object) -> object:
+    if isinstance(raw, Delivered) and isinstance(raw.value, (list, tuple)):
+        raw = [Delivered(item) for item in raw.value]
+    if not isinstance(raw, (list, tuple)) or len(raw) != 2:
+        raise ValueProblem("$mod wants [divisor, remainder]", kind="shape")
+    divisor, remainder = _operands(ValueType("integer"), raw, null=False)
+    if divisor == 0:
+        raise ValueProblem("$mod: a division by 0", (0,))
+    return divisor, remainder
 
 
 def _filled(raw: object, operator: str) -> Mapping[str, object]:

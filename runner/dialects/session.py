@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.sql.base import Executable
 
 from runner.filters import Database
+from runner.patterns import matches_pattern
 from schemas.shapes import ModelShape
 
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000", "case_sensitive_like=ON")
@@ -34,6 +35,7 @@ def open_engine(url: str | sa.URL, **options: Any) -> AsyncEngine:
 
     @sa.event.listens_for(engine.sync_engine, "connect")
     def _prepare(connection: Any, _: object) -> None:
+        connection.create_function("dfrun_matches", 2, matches_pattern, deterministic=True)
         cursor = connection.cursor()
         for pragma in _PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
