@@ -85,7 +85,7 @@ def _into(here: object, step: str | int, path: Path, make: object) -> object:
 def deliver_into(tree: object, values: Mapping[int, object]) -> object:
     """The tree with each `Connection` replaced by its `Delivered` value; `values` is keyed by the connection's id."""
     if isinstance(tree, Connection):
-        return Delivered(values[id(tree)])
+        return Delivered(values[id(tree)], tree.type)
     if isinstance(tree, dict):
         return {key: deliver_into(value, values) for key, value in tree.items()}
     if isinstance(tree, list):

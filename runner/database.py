@@ -151,6 +151,10 @@ async def _reached(target: Target) -> AsyncIterator[None]:
     """Whatever goes wrong inside is told as a database that cannot be reached."""
     from runner.dialects.errors import is_database_error, unreachable
 
+    file = Path(target.url.removeprefix("sqlite:///").partition("?")[0])
+    if target.url.startswith("sqlite:///") and not file.parent.is_dir():
+        what = f"the database {target.shown} cannot be reached"
+        raise UnreachableError(Problem("DF422", what, None, "there is no such folder", f"mkdir -p {file.parent}"))
     try:
         yield
     except (OSError, TimeoutError) as error:

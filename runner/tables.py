@@ -78,6 +78,10 @@ def _rules(
         rules.append(("length", sa.func.length(column) <= sa.literal_column(str(kind.max_length))))
     if database == "sqlite" and kind.kind == "boolean":
         rules.append(("values", column.in_([sa.literal_column("0"), sa.literal_column("1")])))
+    if database == "sqlite" and kind.kind == "decimal":
+        largest: sa.ColumnElement[int] = sa.literal_column(str(10 ** (kind.precision or SQLITE_PRECISION) - 1))
+        units = sa.type_coerce(column, sa.BigInteger())
+        rules.append(("digits", sa.and_(units <= largest, units >= -largest)))
     if field.check is not None:
         tree = parse_filter({field.name: field.check}, types)
         # a check holds for null, as it does in SQL: whether null is allowed says the type

@@ -2,7 +2,7 @@
 
 Every construct is spelled out so that no engine's own idea of it shows: `.` as "not a newline", `\\b` and `\\w` by
 ASCII, case-insensitive letters as classes. Only whether a text contains a match counts, so lazy and greedy are
-one. Back references and lookbehind are refused; so is what could take a database forever (long patterns, nested counts).
+one. Back references and lookbehind are refused; so is what could take a database forever: long patterns, nested counts.
 """
 
 from __future__ import annotations

@@ -74,9 +74,11 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """A value that a connection or a run parameter brought; a mapping in it is plain data, never operators."""
+    """A value that a connection or a run parameter brought; a mapping in it is plain data, never operators. `type` is
+    what the connection promised, None where nothing did."""
 
     value: object
+    type: ValueType | None = None
 
 
 class ValueProblem(ValueError):

@@ -5,7 +5,7 @@ its own beside this one.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from schemas.shapes import ModelShape
 
@@ -23,6 +23,10 @@ class Session(Protocol):
         """The table of a model."""
         ...
 
+    def table_named(self, model: str) -> Table:
+        """The table of the model with this name."""
+        ...
+
     async def fetch(self, statement: Executable) -> list[tuple[object, ...]]:
         """All rows, each value in its Python type."""
         ...
@@ -31,6 +35,10 @@ class Session(Protocol):
         """The rows in batches from a cursor of the server; memory stays bounded."""
         ...
 
-    async def execute(self, statement: Executable) -> int:
-        """How many rows the statement changed."""
+    async def execute(self, statement: Executable, parameters: Any = None) -> int:
+        """How many rows the statement changed; `parameters` is a mapping, or a list of them for many rows."""
+        ...
+
+    async def driver(self) -> Any:
+        """The driver's own connection, inside the transaction, for the fast paths of one database."""
         ...

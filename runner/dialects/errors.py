@@ -67,6 +67,8 @@ def step_error(error: BaseException, models: Mapping[str, ModelShape]) -> StepEr
 def _of_sqlite(name: str, message: str, models: Mapping[str, ModelShape]) -> StepError:
     if name.startswith("SQLITE_CONSTRAINT"):
         kinds = {"UNIQUE": "unique", "PRIMARYKEY": "unique", "FOREIGNKEY": "fk", "CHECK": "check", "NOTNULL": "null"}
+        if name == "SQLITE_CONSTRAINT_DATATYPE":
+            return StepError(Problem("DF583", "a number is out of range for its column"), "constraint", name)
         kind = kinds.get(name.removeprefix("SQLITE_CONSTRAINT_"), "other")
         detail = message.partition(": ")[2]
         if kind in ("unique", "null"):
@@ -80,7 +82,9 @@ def _of_sqlite(name: str, message: str, models: Mapping[str, ModelShape]) -> Ste
         return StepError(Problem("DF582", what, None, "", "wait until the other process is done"), "transient", name)
     if base == "SQLITE_INTERRUPT":
         return StepError(Problem("DF584", what), "timeout", name)
-    if name == "SQLITE_MISMATCH" or "overflow" in message:
+    # a function of ours refuses by raising, and decimals past 18 digits are all that they refuse
+    is_too_large = name == "SQLITE_MISMATCH" or "overflow" in message or message.startswith("cannot store")
+    if is_too_large or "user-defined function raised" in message:
         return StepError(Problem("DF583", "a value is out of range for its column"), "constraint", name)
     return StepError(Problem("DF585", what, None, name), "error", name)
 

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql.base import Executable
 
+from runner import decimals
 from runner.filters import Database
 from runner.patterns import matches_pattern
 from schemas.shapes import ModelShape
@@ -35,13 +36,25 @@ def open_engine(url: str | sa.URL, **options: Any) -> AsyncEngine:
 
     @sa.event.listens_for(engine.sync_engine, "connect")
     def _prepare(connection: Any, _: object) -> None:
-        connection.create_function("dfrun_matches", 2, matches_pattern, deterministic=True)
-        cursor = connection.cursor()
-        for pragma in _PRAGMAS:
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+        try:
+            _settle(connection)
+        except BaseException:
+            connection.close()  # its thread would outlive the loop otherwise
+            raise
 
     return engine
+
+
+def _settle(connection: Any) -> None:
+    """The settings and functions that every SQLite connection has."""
+    connection.create_function("dfrun_matches", 2, matches_pattern, deterministic=True)
+    connection.create_function("dfrun_decimal", 6, decimals.change, deterministic=True)
+    connection.create_function("dfrun_average", 4, decimals.average, deterministic=True)
+    connection.create_function("dfrun_bytes", 1, lambda text: None if text is None else bytes.fromhex(text))
+    cursor = connection.cursor()
+    for pragma in _PRAGMAS:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
 
 
 class CoreSession:
@@ -55,6 +68,10 @@ class CoreSession:
     def table(self, model: ModelShape) -> sa.Table:
         """The table of a model."""
         return self._tables[model.name]
+
+    def table_named(self, model: str) -> sa.Table:
+        """The table of the model with this name."""
+        return self._tables[model]
 
     async def fetch(self, statement: Executable) -> list[tuple[object, ...]]:
         """All rows, each value in its Python type."""
@@ -80,7 +97,12 @@ class CoreSession:
     async def driver(self) -> Any:
         """The driver's own connection, for the fast paths of one database."""
         raw = await self._connection.get_raw_connection()
-        return raw.driver_connection
+        connection = raw.driver_connection
+        assert connection is not None
+        if self.database == "postgresql" and not connection.is_in_transaction():
+            # SQLAlchemy begins with its own first statement, and what bypasses it must be inside
+            await self._connection.exec_driver_sql("SELECT 1")
+        return connection
 
     def compiled(self, statement: Executable) -> str:
         """The statement as this database reads it."""

@@ -6,13 +6,40 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 
-from runner.nodes import count, create, delete, list_rows, read
+from runner.nodes import (
+    aggregate,
+    bulk_create,
+    bulk_delete,
+    bulk_update,
+    bulk_upsert,
+    count,
+    create,
+    delete,
+    list_rows,
+    read,
+    update,
+    upsert,
+)  # fmt: skip
 from runner.nodes.base import Kind
 from schemas.shapes import ModelShape
 from schemas.types import ValueProblem
 
 MODEL_KINDS: Mapping[str, Kind] = {
-    kind.name: kind for kind in (create.KIND, read.KIND, delete.KIND, list_rows.KIND, count.KIND)
+    kind.name: kind
+    for kind in (
+        create.KIND,
+        read.KIND,
+        update.KIND,
+        delete.KIND,
+        upsert.KIND,
+        list_rows.KIND,
+        count.KIND,
+        aggregate.KIND,
+        bulk_create.KIND,
+        bulk_update.KIND,
+        bulk_delete.KIND,
+        bulk_upsert.KIND,
+    )
 }
 """The kinds that every model gets, in the order of the documentation."""
 

@@ -28,7 +28,7 @@ class Delete:
         import sqlalchemy as sa
 
         assert isinstance(parsed, OneRow)
-        row = await find_one(parsed, context)
+        row = await find_one(parsed, context, for_update=True)
         if row is not None:
             table = context.session.table(parsed.model)
             key = [table.c[name] == row[name] for name in parsed.model.primary_key]

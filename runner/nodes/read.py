@@ -31,8 +31,8 @@ def check_one_row(ports: Mapping[str, Port], arguments: Mapping[str, object], su
     return Checked(model.row.optional() if is_null_allowed else model.row, OneRow(model, where, is_null_allowed))
 
 
-async def find_one(wanted: OneRow, context: Context) -> Mapping[str, object] | None:
-    """The one row, or None where that is allowed.
+async def find_one(wanted: OneRow, context: Context, *, for_update: bool = False) -> Mapping[str, object] | None:
+    """The one row, or None where that is allowed. for_update: nobody else changes it until this transaction ends.
 
     Raises `StepError` of class `not_found` when there is none, and DF512 when there is more than one.
     """
@@ -42,7 +42,10 @@ async def find_one(wanted: OneRow, context: Context) -> Mapping[str, object] | N
 
     table, model = context.session.table(wanted.model), wanted.model
     where = condition(wanted.where, dict(table.c), field_types(model), context.session.database)
-    found = await context.session.fetch(sa.select(*(table.c[name] for name in model.fields)).where(where).limit(2))
+    statement = sa.select(*(table.c[name] for name in model.fields)).where(where).limit(2)
+    if for_update and context.session.database == "postgresql":
+        statement = statement.with_for_update()
+    found = await context.session.fetch(statement)
     if len(found) > 1:
         what = f"{model.name}: the filter finds more than one row"
         raise StepError(Problem("DF512", what, None, "this node is for one row", "filter by a key, or use a bulk node"))

@@ -1,0 +1,55 @@
+"""Exact decimal arithmetic for SQLite, whose decimals are whole numbers of their smallest unit: functions it calls.
+
+Arguments are units and their scale, or a decimal as text (scale -1). Rounding is half up, away from zero, as
+PostgreSQL's numeric rounds.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_UP, Context, Decimal
+from typing import Any
+
+_EXACT = Context(prec=200)
+_LARGEST = 10**18
+
+
+def change(operator: str, left: Any, left_scale: int, right: Any, right_scale: int, scale: int) -> int | None:
+    """`left operator right` in units of `scale`; None when one of the two is null.
+
+    Raises ArithmeticError past 18 digits.
+    """
+    if left is None or right is None:
+        return None
+    a, b = _value(left, left_scale), _value(right, right_scale)
+    match operator:
+        case "$add":
+            result = _EXACT.add(a, b)
+        case "$subtract":
+            result = _EXACT.subtract(a, b)
+        case _:
+            result = _EXACT.multiply(a, b)
+    return _units(result, scale)
+
+
+def average(total: int | None, count: int, scale: int, digits: int) -> int | None:
+    """The mean of `count` values whose units add up to `total`, in units of scale + digits; None of no values."""
+    if total is None or not count:
+        return None
+    twice = abs(total) * 2 * 10**digits + count
+    mean = twice // (2 * count)
+    return _bounded(-mean if total < 0 else mean)
+
+
+def _value(given: Any, scale: int) -> Decimal:
+    return Decimal(given) if scale < 0 else Decimal(given).scaleb(-scale, _EXACT)
+
+
+def _units(value: Decimal, scale: int) -> int:
+    return _bounded(int(_EXACT.scaleb(value, scale).quantize(Decimal(1), ROUND_HALF_UP, _EXACT)))
+
+
+def _bounded(units: int) -> int:
+    if abs(units) >= _LARGEST:
+        # sqlite3 takes an OverflowError for a text that is too long
+        raise ArithmeticError("a decimal of more than 18 digits")
+    return units

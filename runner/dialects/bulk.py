@@ -1,0 +1,167 @@
+"""Many rows into a table, the fastest way each database has: COPY on PostgreSQL (straight into the table, or by a
+temporary one where rows may conflict), multi-row VALUES on SQLite. Measured in `benchmarks/bulk.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from runner.dialects.base import Session
+from runner.dialects.types import to_sqlite
+from schemas.types import ValueType
+
+Conflict = Literal["error", "skip", "upsert"]
+SQLITE_BIND_LIMIT = 32_766
+SQLITE_ROWS_PER_STATEMENT = 500
+_STAGING = "dfrun_load"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Where rows go and what happens to those that conflict. `columns` in the order of the rows' values; `key` and
+    `update` (the columns that a conflicting row takes over) count for upserts only."""
+
+    table: sa.Table
+    columns: tuple[str, ...]
+    kinds: tuple[ValueType, ...]
+    conflict: Conflict = "error"
+    key: tuple[str, ...] = ()
+    update: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """How many rows came to be, were changed, were passed over."""
+
+    created: int = 0
+    updated: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Loaded) -> Loaded:
+        return Loaded(self.created + other.created, self.updated + other.updated, self.skipped + other.skipped)
+
+
+async def load_rows(session: Session, load: Load, rows: Sequence[tuple[Any, ...]]) -> Loaded:
+    """Put `rows` into the table; exact counts. For an upsert no two of them may have the same key."""
+    if not rows:
+        return Loaded()
+    if session.database == "sqlite":
+        return await _load_sqlite(session, load, rows)
+    driver = await session.driver()
+    records = _for_copy(load, rows)
+    if load.conflict == "error":
+        await driver.copy_records_to_table(load.table.name, records=records, columns=load.columns)
+        return Loaded(created=len(rows))
+    await _stage(driver, load)
+    await driver.copy_records_to_table(_STAGING, records=records, columns=load.columns)
+    staging = sa.Table(_STAGING, sa.MetaData(), *(sa.Column(n, load.table.c[n].type) for n in load.columns))
+    # the order of keys is the same in every process, so that two loads of the same rows do not lock each other out
+    ordered = sa.select(*staging.c).order_by(*(staging.c[n] for n in load.key))
+    insert = postgresql.insert(load.table).from_select(load.columns, ordered)
+    if load.conflict == "skip":
+        created = await session.execute(insert.on_conflict_do_nothing())
+        loaded = Loaded(created=created, skipped=len(rows) - created)
+    else:
+        taken = {n: insert.excluded[n] for n in load.update or load.key[:1]}
+        upsert = insert.on_conflict_do_update(index_elements=list(load.key), set_=taken)
+        written = upsert.returning(sa.literal_column("xmax = 0").label("is_new")).cte("written")
+        is_new = sa.type_coerce(written.c.is_new, sa.Boolean())
+        counted = await session.fetch(sa.select(sa.func.count().filter(is_new), sa.func.count()).select_from(written))
+        fresh, total = (int(str(number)) for number in counted[0])
+        loaded = Loaded(created=fresh, updated=total - fresh)
+    await driver.execute(f"TRUNCATE {_STAGING}")
+    return loaded
+
+
+async def _stage(driver: Any, load: Load) -> None:
+    preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
+    columns = ", ".join(preparer.quote(name) for name in load.columns)
+    table = preparer.quote(load.table.name)
+    if await driver.fetchval("SELECT to_regclass('pg_temp.dfrun_load')") is None:
+        await driver.execute(
+            f"CREATE TEMPORARY TABLE {_STAGING} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA"
+        )
+
+
+def _for_copy(load: Load, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
+    """Rows as COPY takes them: json as its text."""
+    trees = [index for index, kind in enumerate(load.kinds) if kind.kind in ("json", "list")]
+    if not trees:
+        return rows
+    copied = []
+    for row in rows:
+        values = list(row)
+        for index in trees:
+            values[index] = None if values[index] is None else json.dumps(values[index], ensure_ascii=False)
+        copied.append(tuple(values))
+    return copied
+
+
+async def _load_sqlite(session: Session, load: Load, rows: Sequence[tuple[Any, ...]]) -> Loaded:
+    driver = await session.driver()
+    known = await _known_keys(session, load, rows) if load.conflict == "upsert" else 0
+    into = sqlite.insert(load.table)
+    statement: Any = into
+    if load.conflict == "skip":
+        statement = into.on_conflict_do_nothing()
+    elif load.conflict == "upsert":
+        taken = {n: into.excluded[n] for n in load.update or load.key[:1]}
+        statement = into.on_conflict_do_update(index_elements=list(load.key), set_=taken)
+    one = str(statement.compile(dialect=sqlite.dialect(), column_keys=list(load.columns)))
+    group = f"({', '.join('?' * len(load.columns))})"
+    before, found, after = one.partition(f"VALUES {group}")
+    assert found, f"an INSERT of an unknown form: {one}"
+    order = [load.columns.index(name) for name in _columns_in(load, one)]
+    writers = [_writer(load.kinds[index]) for index in order]
+    size = max(1, min(SQLITE_ROWS_PER_STATEMENT, SQLITE_BIND_LIMIT // len(load.columns)))
+    count = 0
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        values = _flat(part, order, writers)
+        cursor = await driver.execute(f"{before}VALUES {', '.join([group] * len(part))}{after}", values)
+        count += cursor.rowcount
+        await cursor.close()
+    match load.conflict:
+        case "error":
+            return Loaded(created=count)
+        case "skip":
+            return Loaded(created=count, skipped=len(rows) - count)
+        case _:
+            return Loaded(created=count - known, updated=known)
+
+
+def _flat(rows: Sequence[tuple[Any, ...]], order: list[int], writers: list[Callable[[Any], Any] | None]) -> list[Any]:
+    if not any(writers) and order == list(range(len(order))):
+        return [value for row in rows for value in row]
+    plan = list(zip(order, writers, strict=True))
+    return [row[i] if write is None else write(row[i]) for row in rows for i, write in plan]
+
+
+def _columns_in(load: Load, statement: str) -> list[str]:
+    """The columns in the order of the statement: SQLAlchemy writes them in the table's."""
+    return [column.name for column in load.table.columns if column.name in load.columns]
+
+
+def _writer(kind: ValueType) -> Callable[[Any], Any] | None:
+    """What SQLite keeps for a value of this type, as a function; None where that is the value itself."""
+    if kind.kind in ("string", "text", "integer", "float", "enum", "bytes"):
+        return None
+    return lambda value: to_sqlite(kind, value)
+
+
+async def _known_keys(session: Session, load: Load, rows: Sequence[tuple[Any, ...]]) -> int:
+    """How many of the rows have a key that is in the table already."""
+    from runner.dialects.data import data_table
+
+    at = [load.columns.index(name) for name in load.key]
+    kinds = [load.kinds[index] for index in at]
+    data, columns = data_table("sqlite", load.key, kinds, [[row[i] for i in at] for row in rows])
+    same = [load.table.c[name] == columns[name] for name in load.key]
+    found = await session.fetch(sa.select(sa.func.count()).select_from(data.join(load.table, sa.and_(*same))))
+    return int(str(found[0][0]))

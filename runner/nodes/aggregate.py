@@ -1,0 +1,106 @@
+"""`M.aggregate`: counts, sums, means and extremes, of all rows or by group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from runner.nodes.arguments import FILTER, field_types, filter_of, model_of, read_under
+from runner.nodes.base import Checked, Context, Subject
+from runner.rows import Batch, SpooledRows
+from schemas.aggregates import Aggregate, parse_aggregate, parse_group_by
+from schemas.filters import Filter, Order, parse_filter, parse_order_by
+from schemas.nodes import Port
+from schemas.shapes import ModelShape
+from schemas.types import ValueProblem, ValueType, parse_value
+
+_NAMES = ValueType("list", items=ValueType("string"))
+LIMIT = Port("limit", ValueType("integer"), help="at most so many rows; 0 gives none")
+
+
+def read_limit(arguments: Mapping[str, object], name: str = "limit") -> object:
+    """A whole number of at least 0, a connection, or None without one."""
+    if name not in arguments:
+        return None
+    value = read_under(name, lambda: parse_value(ValueType("integer"), arguments[name]))
+    if isinstance(value, int) and value < 0:
+        raise ValueProblem("wants a whole number of at least 0", (name,))
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of which rows."""
+
+    model: ModelShape
+    where: Filter
+    groups: tuple[str, ...]
+    aggregates: tuple[Aggregate, ...]
+    types: Mapping[str, ValueType]
+    having: Filter | None
+    orders: tuple[Order, ...]
+    limit: object
+
+
+class AggregateRows:
+    """Takes aggregates and groups; gives one row, or `rows` and `count` when grouped."""
+
+    name = "aggregate"
+    summary = "Count, sum, average and find extremes, of all rows or by group."
+    uses_database = True
+    writes = False
+
+    def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
+        return {
+            "filter": FILTER,
+            "group_by": Port("group_by", _NAMES, help="one result row a group", shape="group_by", literal=True),
+            "aggregate": Port(
+                "aggregate", ValueType("json"), True, help="names and what they count", shape="aggregate", literal=True
+            ),
+            "having": Port("having", ValueType("json"), help="which result rows", shape="having"),
+            "order_by": Port("order_by", _NAMES, help="result columns", shape="order_by", literal=True),
+            "limit": LIMIT,
+        }
+
+    def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
+        model = model_of(subject)
+        fields = field_types(model)
+        groups = read_under("group_by", lambda: parse_group_by(arguments.get("group_by", []), fields))
+        aggregates = read_under("aggregate", lambda: parse_aggregate(arguments.get("aggregate", {}), fields, groups))
+        types = {g: fields[g] for g in groups} | {a.name: a.type for a in aggregates}
+        having = None
+        if "having" in arguments:
+            having = read_under("having", lambda: parse_filter(arguments["having"], types))
+        orders = read_under("order_by", lambda: parse_order_by(arguments.get("order_by", []), types))
+        orders += tuple(Order(g, False) for g in groups if all(o.field != g for o in orders))
+        question = Question(
+            model, filter_of(arguments, model), groups, aggregates, types, having, orders, read_limit(arguments)
+        )
+        if groups:
+            members = {"rows": ValueType("rows", fields=types), "count": ValueType("integer")}
+            return Checked(ValueType("record", fields=members), question)
+        if having is not None or "limit" in arguments:
+            name = "having" if having is not None else "limit"
+            raise ValueProblem(f"{name} needs group_by", (name,), kind="shape", why="without groups there is one row")
+        return Checked(ValueType("record", fields=types), question)
+
+    async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
+        from runner.aggregates import aggregate_statement, results
+        from runner.filters import condition
+
+        assert isinstance(parsed, Question)
+        session, fields = context.session, field_types(parsed.model)
+        table = session.table(parsed.model)
+        where = condition(parsed.where, dict(table.c), fields, session.database)
+        inner = aggregate_statement(table, where, parsed.groups, parsed.aggregates, fields, session.database)
+        limit = parsed.limit if isinstance(parsed.limit, int) else None
+        statement = results(inner, parsed.types, parsed.having, parsed.orders, limit, session.database)
+        if not parsed.groups:
+            return dict(zip(parsed.types, (await session.fetch(statement))[0], strict=True))
+        kept = SpooledRows(tuple(parsed.types))
+        async for rows in session.stream(statement):
+            kept.append(Batch(kept.columns, rows))
+        return {"rows": kept, "count": kept.count}
+
+
+KIND = AggregateRows()

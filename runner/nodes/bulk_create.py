@@ -1,0 +1,299 @@
+"""`M.bulk_create`: many rows at once, by the fastest way the database has."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from runner.errors import Problem, StepError
+from runner.intake import Intake, Misfit, build_intake, check_columns
+from runner.nodes.arguments import model_of
+from runner.nodes.base import Checked, Context, Subject
+from runner.nodes.upsert import KEY, read_key
+from runner.rows import ROWS_PER_BATCH, Batch, Rows, SpooledRows, rows_of_mappings
+from schemas.nodes import Port
+from schemas.shapes import ModelShape
+from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value
+
+_NAMES = ValueType("list", items=ValueType("string"))
+INTEGER = ValueType("integer")
+DATA = Port("data", ValueType("rows"), True, help="the rows; a list of mappings, or what csv.read gives")
+FIELDS = Port(
+    "fields", _NAMES, literal=True, shape="field_list", help="the columns of the data to take; all without it"
+)
+BATCH_SIZE = Port("batch_size", INTEGER, default=ROWS_PER_BATCH, help="rows that go to the database at once")
+CONFLICT = Port(
+    "conflict_resolution", ValueType("enum", values=("error", "skip", "upsert")), default="error", literal=True,
+    help="what happens to a row whose key is there already",
+)  # fmt: skip
+REJECTS = Port(
+    "rejects", ValueType("enum", values=("error", "collect")), default="error", literal=True,
+    help="rows that do not fit: fail, or set them aside in the output `rejects`",
+)  # fmt: skip
+MAX_REJECTS = Port("max_rejects", INTEGER, help="more rejects than this fail the step")
+RETURN_IDS = Port(
+    "return_ids", ValueType("boolean"), default=False, literal=True, help="give the keys of all rows, in order"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What goes where. `source` is None until the data is there; `types` are its columns' types as far as known."""
+
+    model: ModelShape
+    source: Rows | None
+    types: Mapping[str, ValueType] | None
+    fields: tuple[str, ...] | None
+    constants: Mapping[str, object]
+    batch_size: int = ROWS_PER_BATCH
+    conflict: str = "error"
+    key: tuple[str, ...] = ()
+    update: tuple[str, ...] | None = None
+    collects: bool = False
+    max_rejects: int | None = None
+    returns_ids: bool = False
+
+    def taken(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """The columns to use, in their order."""
+        return tuple(columns) if self.fields is None else self.fields
+
+    def intake(self) -> Intake:
+        """How this very data goes into the model. Raises when its columns do not fit."""
+        assert self.source is not None
+        columns = self.source.columns
+        taken = self.taken(columns)
+        if self.types is None:
+            any_type = ValueType("any")
+            for name in taken:
+                if name not in columns:
+                    raise ValueProblem(f"the data has no column {name!r}", ("data",), kind="shape")
+            check_columns(
+                dict.fromkeys(columns, any_type), self.model, taken, list(self.constants), collects=True, wants_all=True
+            )
+        return build_intake(self.model, columns, self.types, taken, self.constants)
+
+
+def read_data(raw: object) -> tuple[Rows | None, Mapping[str, ValueType] | None]:
+    """The rows of the port `data` and what is known of their columns before the run."""
+    if isinstance(raw, Connection):
+        parse_value(DATA.type, raw)
+        kind = raw.type if raw.type.kind == "rows" else raw.type.items
+        return None, kind.fields if kind is not None else None
+    if isinstance(raw, Delivered):
+        kind = raw.type.items if raw.type is not None and raw.type.kind == "list" else raw.type
+        types = kind.fields if kind is not None and kind.kind in ("rows", "record") else None
+        return rows_of(raw.value, tuple(types) if types is not None else None), types
+    if not isinstance(raw, list) or not all(isinstance(item, Mapping) for item in raw):
+        raise ValueProblem("wants rows: a connection under inputs, or a list of mappings", kind="shape")
+    return rows_of_mappings([dict(item) for item in raw]), None
+
+
+def rows_of(value: object, columns: Sequence[str] | None = None) -> Rows:
+    """Rows from what arrived: rows, or a list of mappings. Raises `ValueProblem` for anything else."""
+    if isinstance(value, Rows):
+        return value
+    if isinstance(value, (list, tuple)) and all(isinstance(item, Mapping) for item in value):
+        return rows_of_mappings([dict(item) for item in value], columns)
+    raise ValueProblem("wants rows, got something else", ("data",))
+
+
+def read_literal_rows(raw: object, model: ModelShape) -> None:
+    """Judge rows that stand in the file, so that a mistake in them is found before the run."""
+    if not isinstance(raw, list):
+        return
+    problems = []
+    for index, item in enumerate(raw):
+        for name, value in item.items() if isinstance(item, Mapping) else ():
+            field = model.writable.get(name)
+            if field is None:
+                from runner.errors import did_you_mean
+
+                fix = did_you_mean(name, model.writable)
+                what = f"{model.name} has no field {name!r} to write"
+                problems.append(ValueProblem(what, ("data", index, name), key=True, kind="name", fix=fix))
+                continue
+            try:
+                parse_value(field.type, value)
+            except ValueProblem as problem:
+                problems.append(problem.under("data", index, name))
+    if problems:
+        raise ExceptionGroup("data", problems)
+
+
+def literal_rows(raw: object, model: ModelShape) -> object:
+    """Rows that stand in the file, each value in its type."""
+    if not isinstance(raw, list):
+        return raw
+    return Delivered([{n: parse_value(model.writable[n].type, v) for n, v in item.items()} for item in raw])
+
+
+def field_ports(model: ModelShape, taken: Sequence[str] = ()) -> dict[str, Port]:
+    """A port for each field, which sets it in every row."""
+    return {
+        name: Port(name, field.type, help="sets this field in every row")
+        for name, field in model.writable.items()
+        if name not in taken
+    }
+
+
+def read_writing(arguments: Mapping[str, object], model: ModelShape, ports: Mapping[str, Port]) -> Writing:
+    """The arguments that all kinds with `data` share. Raises one problem, or a group of them."""
+    raw = arguments.get("data")
+    if isinstance(raw, list):
+        read_literal_rows(raw, model)
+        raw = literal_rows(raw, model)
+    try:
+        source, types = read_data(raw)
+    except ValueProblem as problem:
+        raise (problem if problem.path else problem.under("data")) from None
+    fields = arguments.get("fields")
+    names: tuple[str, ...] | None = None
+    if fields is not None:
+        if not isinstance(fields, list) or not all(isinstance(f, str) for f in fields):
+            raise ValueProblem("wants a list of columns", ("fields",), kind="shape")
+        names = tuple(map(str, fields))
+        for index, name in enumerate(names):
+            known = types if types is not None else dict.fromkeys(source.columns) if source else None
+            if known is not None and name not in known:
+                raise ValueProblem(f"the data has no column {name!r}", ("fields", index), kind="name",
+                                   fix="one of: " + ", ".join(known))  # fmt: skip
+    constants: dict[str, object] = {}
+    problems: list[ValueProblem] = []
+    for name in model.writable:
+        if name in arguments and name in ports:
+            try:
+                constants[name] = parse_value(model.fields[name].type, arguments[name])
+            except ValueProblem as problem:
+                problems.append(problem.under(name))
+    if problems:
+        raise ExceptionGroup("arguments", problems)
+    numbers: dict[str, int] = {}
+    for name, least in (("batch_size", 1), ("max_rejects", 0)):
+        if name in arguments and name in ports:
+            value = _under(name, INTEGER, arguments[name])
+            if isinstance(value, int):
+                if value < least:
+                    raise ValueProblem(f"wants a whole number of at least {least}", (name,))
+                numbers[name] = value
+    return Writing(
+        model, source, types, names, constants, numbers.get("batch_size", ROWS_PER_BATCH),
+        max_rejects=numbers.get("max_rejects"),
+    )  # fmt: skip
+
+
+def _under(name: str, kind: ValueType, raw: object) -> object:
+    try:
+        return parse_value(kind, raw)
+    except ValueProblem as problem:
+        raise problem.under(name) from None
+
+
+def under_data(raised: ExceptionGroup[Exception]) -> ExceptionGroup[Exception]:
+    """Problems of columns, told at the port `data`."""
+    for problem in raised.exceptions:
+        if isinstance(problem, ValueProblem) and not problem.path:
+            problem.under("data")
+    return raised
+
+
+def reject_type(types: Mapping[str, ValueType] | None) -> ValueType:
+    """What is known of rejects: line and reason, then the row as it came."""
+    fields: dict[str, ValueType] = {"line": ValueType("integer", True), "reason": ValueType("string")}
+    if types is None:
+        return ValueType("rows", fields=fields | {"row": ValueType("json", True)})
+    for name, kind in types.items():
+        fields[name if name not in ("line", "reason") else f"{name}_"] = kind.optional()
+    return ValueType("rows", fields=fields)
+
+
+class Rejects:
+    """Rows set aside, in the shape of `reject_type`."""
+
+    def __init__(self, columns: Sequence[str], is_known: bool, most: int | None) -> None:
+        self._is_known = is_known
+        self._source = tuple(columns)
+        own = [n if n not in ("line", "reason") else f"{n}_" for n in columns] if is_known else ["row"]
+        self.rows = SpooledRows(("line", "reason", *own))
+        self._most = most
+        self._waiting: list[tuple[object, ...]] = []
+
+    def take(self, misfit: Misfit) -> None:
+        """Set a row aside. Raises `StepError` DF514 when there are more than are allowed."""
+        values = misfit.values if self._is_known else (dict(zip(self._source, misfit.values, strict=False)),)
+        self._waiting.append((misfit.line, misfit.reason, *values))
+        if self._most is not None and self.count > self._most:
+            where = f"line {misfit.line}: " if misfit.line is not None else ""
+            what = f"more than {self._most} rows do not fit; the last of them: {where}{misfit.reason}"
+            raise StepError(Problem("DF514", what, None, "max_rejects says so"), "constraint")
+
+    @property
+    def count(self) -> int:
+        """How many rows were set aside so far."""
+        return self.rows.count + len(self._waiting)
+
+    def flush(self) -> None:
+        """Move what waits into the spool."""
+        self.rows.append(Batch(self.rows.columns, self._waiting))
+        self._waiting = []
+
+
+async def batches_of(source: Rows, size: int) -> AsyncIterator[Batch]:
+    """The rows in batches of at most `size`."""
+    async for batch in source.batches():
+        for start in range(0, len(batch.rows), size):
+            end = start + size
+            lines = batch.lines[start:end] if batch.lines is not None else None
+            yield batch if len(batch.rows) <= size else Batch(batch.columns, batch.rows[start:end], lines)
+
+
+class BulkCreate:
+    """Takes rows; gives counts, rejects, and the keys when asked."""
+
+    name = "bulk_create"
+    summary = "Create many rows; conflicting ones fail, are skipped or updated, misfits fail or are set aside."
+    uses_database = True
+    writes = True
+
+    def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
+        own = (DATA, FIELDS, BATCH_SIZE, CONFLICT, KEY, RETURN_IDS, REJECTS, MAX_REJECTS)
+        named = {port.name: port for port in own}
+        return named | field_ports(model_of(subject), tuple(named))
+
+    def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
+        from dataclasses import replace
+
+        model = model_of(subject)
+        ports = self.ports(subject, arguments)
+        writing = read_writing(arguments, model, ports)
+        conflict = str(_under("conflict_resolution", CONFLICT.type, arguments.get("conflict_resolution", "error")))
+        collects = _under("rejects", REJECTS.type, arguments.get("rejects", "error")) == "collect"
+        returns_ids = _under("return_ids", RETURN_IDS.type, arguments.get("return_ids", "false")) is True
+        if "max_rejects" in arguments and not collects:
+            raise ValueProblem("max_rejects needs rejects: collect", ("max_rejects",), kind="shape")
+        key: tuple[str, ...] = ()
+        if conflict == "upsert" or "key" in arguments:
+            key = read_key(arguments.get("key"), model)
+        if returns_ids and len(model.primary_key) > 1:
+            raise ValueProblem("return_ids: the key of this model has parts", ("return_ids",), kind="shape")
+        if writing.types is not None:
+            taken = writing.taken(tuple(writing.types))
+            try:
+                check_columns(writing.types, model, taken, list(writing.constants), collects=collects, wants_all=True)
+            except ExceptionGroup as raised:
+                raise under_data(raised) from None
+        fields: dict[str, ValueType] = dict.fromkeys(("created", "skipped", "updated"), INTEGER)
+        if returns_ids:
+            fields["ids"] = ValueType("list", items=model.fields[model.primary_key[0]].type)
+        if collects:
+            fields |= {"rejects": reject_type(writing.types), "reject_count": INTEGER}
+        parsed = replace(writing, conflict=conflict, key=key, collects=collects, returns_ids=returns_ids)
+        return Checked(ValueType("record", fields=fields), parsed)
+
+    async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
+        from runner.bulk import create_many
+
+        assert isinstance(parsed, Writing)
+        return await create_many(parsed, context)
+
+
+KIND = BulkCreate()

@@ -1,0 +1,110 @@
+"""`M.bulk_delete`: many rows by a filter or by their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from runner.nodes.aggregate import LIMIT, read_limit
+from runner.nodes.arguments import FILTER, field_types, filter_of, model_of, read_under
+from runner.nodes.base import Checked, Context, Subject
+from schemas.filters import All, Filter, parse_filter
+from schemas.nodes import Port
+from schemas.shapes import ModelShape
+from schemas.types import ValueProblem, ValueType, parse_value
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+ALL_ROWS = Port(
+    "all_rows", ValueType("boolean"), default=False, literal=True, help="an empty filter means every row, indeed"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ManyRows:
+    """Which rows: those the filter finds, at most `limit` of them, the first by primary key."""
+
+    model: ModelShape
+    where: Filter
+    limit: object
+
+
+def read_many(arguments: Mapping[str, object], model: ModelShape) -> ManyRows:
+    """The rows that a bulk write means. Raises `ValueProblem` where that could be every row by accident."""
+    if "filter" not in arguments:
+        why = "a bulk write without one would change every row"
+        raise ValueProblem("nothing says which rows", kind="shape", why=why, fix="with: {filter: {…}}")
+    where = filter_of(arguments, model)
+    all_rows = read_under("all_rows", lambda: parse_value(ValueType("boolean"), arguments.get("all_rows", "false")))
+    if where == All() and all_rows is not True:
+        fix = "all_rows: true, if every row is meant"
+        raise ValueProblem("an empty filter finds every row", ("filter",), kind="shape", fix=fix)
+    return ManyRows(model, where, read_limit(arguments))
+
+
+def where_of(many: ManyRows, table: sa.Table, context: Context) -> Any:
+    """The condition of the write; with a limit, the keys of the first rows."""
+    import sqlalchemy as sa
+
+    from runner.filters import condition
+
+    where = condition(many.where, dict(table.c), field_types(many.model), context.session.database)
+    if not isinstance(many.limit, int):
+        return where
+    keys = [table.c[name] for name in many.model.primary_key]
+    inner = sa.select(*keys).where(where).order_by(*keys).limit(many.limit)
+    if context.session.database == "postgresql":
+        inner = inner.with_for_update()
+    return (sa.tuple_(*keys) if len(keys) > 1 else keys[0]).in_(inner)
+
+
+class BulkDelete:
+    """Takes a filter or ids; gives how many rows went."""
+
+    name = "bulk_delete"
+    summary = "Delete the rows that a filter finds, or that `ids` name."
+    uses_database = True
+    writes = True
+
+    def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
+        ids = ValueType("list", items=_key_type(model_of(subject)))
+        return {
+            "filter": FILTER,
+            "limit": LIMIT,
+            "all_rows": ALL_ROWS,
+            "ids": Port("ids", ids, help="the keys of the rows"),
+        }
+
+    def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
+        model = model_of(subject)
+        output = ValueType("record", fields={"deleted": ValueType("integer")})
+        if "ids" not in arguments:
+            return Checked(output, read_many(arguments, model))
+        if "filter" in arguments or len(model.primary_key) > 1:
+            what = "ids and a filter are two ways to say which rows" if "filter" in arguments else "the key has parts"
+            raise ValueProblem(what, ("ids",), kind="shape", fix="use a filter alone")
+        raw = {model.primary_key[0]: {"$in": arguments["ids"]}}
+        try:
+            where = parse_filter(raw, field_types(model))
+        except ValueProblem as problem:
+            problem.path = ("ids", *problem.path[2:])
+            raise
+        return Checked(output, ManyRows(model, where, None))
+
+    async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
+        import sqlalchemy as sa
+
+        assert isinstance(parsed, ManyRows)
+        table = context.session.table(parsed.model)
+        deleted = await context.session.execute(sa.delete(table).where(where_of(parsed, table, context)))
+        context.progress(deleted)
+        return {"deleted": deleted}
+
+
+def _key_type(model: ModelShape) -> ValueType:
+    return model.fields[model.primary_key[0]].type
+
+
+KIND = BulkDelete()

@@ -1,0 +1,149 @@
+"""`M.bulk_update`: many rows by one filter, or each by a row of data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from runner.nodes.aggregate import LIMIT
+from runner.nodes.arguments import FILTER, field_types, model_of, read_under
+from runner.nodes.base import Checked, Context, Subject
+from runner.nodes.bulk_create import BATCH_SIZE, DATA, FIELDS, Writing, read_writing
+from runner.nodes.bulk_delete import ALL_ROWS, ManyRows, read_many, where_of
+from runner.nodes.update import stamps
+from runner.nodes.upsert import KEY
+from schemas.nodes import Port
+from schemas.shapes import ModelShape
+from schemas.types import ValueProblem, ValueType, widens
+from schemas.updates import Assign, RowOf, parse_update
+
+UPDATE = Port(
+    "update", ValueType("json"), shape="update",
+    help="fields and what they become; with data, all its columns but the key unless given",
+)  # fmt: skip
+INTEGER = ValueType("integer")
+
+
+@dataclass(frozen=True, slots=True)
+class FilterUpdate:
+    """Which rows, and what changes in them."""
+
+    rows: ManyRows
+    assigns: tuple[Assign, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DataUpdate:
+    """The data, and what each of its rows changes; None: every column but the key is taken over."""
+
+    writing: Writing
+    assigns: tuple[Assign, ...] | None
+
+
+class BulkUpdate:
+    """Takes a filter and an update, or data with a key; gives how many rows were updated."""
+
+    name = "bulk_update"
+    summary = "Change all rows that a filter finds, or each row by its row of data."
+    uses_database = True
+    writes = True
+
+    def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
+        own = (FILTER, UPDATE, LIMIT, ALL_ROWS, replace(DATA, required=False), KEY, FIELDS, BATCH_SIZE)
+        return {port.name: port for port in own}
+
+    def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
+        model = model_of(subject)
+        if "data" in arguments:
+            members = {"updated": INTEGER, "missing": INTEGER}
+            return Checked(ValueType("record", fields=members), self._with_data(arguments, model))
+        rows = read_many(arguments, model)
+        if "update" not in arguments:
+            raise ValueProblem("nothing says what changes", kind="shape", fix="with: {update: {…}}")
+        assigns = read_under("update", lambda: parse_update(arguments["update"], model))
+        return Checked(ValueType("record", fields={"updated": INTEGER}), FilterUpdate(rows, assigns))
+
+    def _with_data(self, arguments: Mapping[str, object], model: ModelShape) -> DataUpdate:
+        for name in ("filter", "limit", "all_rows"):
+            if name in arguments:
+                what = f"{name} and data are two ways to say which rows"
+                raise ValueProblem(what, (name,), key=True, kind="shape", fix="use one of them")
+        writing = read_writing(arguments, model, {"batch_size": BATCH_SIZE, "data": DATA})
+        key = _key(arguments.get("key"), model)
+        known = writing.types
+        if known is None and writing.source is not None:
+            known = {n: model.fields[n].type if n in model.fields else ValueType("any") for n in writing.source.columns}
+        if known is None:
+            known = {n: f.type for n, f in model.fields.items()}
+            assigns = None
+            if "update" in arguments:
+                assigns = read_under("update", lambda: parse_update(arguments["update"], model, known))
+            return DataUpdate(replace(writing, key=key), assigns)
+        taken = {name: known[name] for name in writing.taken(tuple(known))}
+        for name in key:
+            if name not in taken:
+                raise ValueProblem(f"the data has no column {name!r}, which is in the key", ("data",), kind="shape")
+            if not widens(taken[name].required(), model.fields[name].type.required()):
+                what = f"column {name!r} is {taken[name]}, wanted {model.fields[name].type}"
+                raise ValueProblem(what, ("data",), kind="connection")
+        if "update" in arguments:
+            assigns = read_under("update", lambda: parse_update(arguments["update"], model, taken))
+        else:
+            assigns = _all_columns(taken, key, model)
+        return DataUpdate(replace(writing, key=key), assigns)
+
+    async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
+        import sqlalchemy as sa
+
+        from runner.updates import changes
+
+        if isinstance(parsed, DataUpdate):
+            from runner.bulk import update_many
+
+            assert parsed.assigns is not None, "the columns of data are known while it runs"
+            return await update_many(parsed.writing, parsed.assigns, context)
+        assert isinstance(parsed, FilterUpdate)
+        model, session = parsed.rows.model, context.session
+        table = session.table(model)
+        values = changes(parsed.assigns, dict(table.c), field_types(model), session.database)
+        where = where_of(parsed.rows, table, context)
+        updated = await session.execute(sa.update(table).where(where).values(values | stamps(model, context)))
+        context.progress(updated)
+        return {"updated": updated}
+
+
+def _key(raw: object, model: ModelShape) -> tuple[str, ...]:
+    """The fields of `key`, any unique key of the model; the primary key without it."""
+    if raw is None:
+        return model.primary_key
+    wanted = tuple(map(str, raw)) if isinstance(raw, list) else ()
+    for known in model.unique_keys():
+        if set(known) == set(wanted):
+            return known
+    ways = " or ".join(f"[{', '.join(k)}]" for k in model.unique_keys())
+    what = f"[{', '.join(wanted)}] is no unique key of {model.name}"
+    raise ValueProblem(what, ("key",), kind="name", why="only a unique key finds at most one row", fix=ways)
+
+
+def _all_columns(taken: Mapping[str, ValueType], key: tuple[str, ...], model: ModelShape) -> tuple[Assign, ...]:
+    assigns = []
+    for name, kind in taken.items():
+        if name in key:
+            continue
+        if name not in model.writable:
+            from runner.errors import did_you_mean
+
+            what = f"the data has a column {name!r}, {model.name} has no such field to write"
+            fix = did_you_mean(name, model.writable) or "name the columns to take with fields: […]"
+            raise ValueProblem(what, ("data",), kind="shape", fix=fix)
+        if not widens(kind, model.fields[name].type):
+            raise ValueProblem(
+                f"column {name!r} is {kind}, wanted {model.fields[name].type}", ("data",), kind="connection"
+            )
+        assigns.append(Assign(name, "$set", (RowOf(name, model.fields[name].type),)))
+    if not assigns:
+        raise ValueProblem("the data has no column but the key", ("data",), kind="shape")
+    return tuple(assigns)
+
+
+KIND = BulkUpdate()

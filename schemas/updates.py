@@ -1,0 +1,214 @@
+"""Updates as small typed trees: which field becomes what. Reads them from arguments; the SQL is made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+from schemas.shapes import FieldShape, ModelShape
+from schemas.types import Connection, ValueProblem, ValueType, parse_value, widens
+
+Change = Literal["$set", "$add", "$subtract", "$multiply", "$min", "$max"]
+OPERATORS = ("$set", "$unset", "$inc", "$dec", "$multiply", "$mul", "$add", "$subtract", "$min", "$max")
+_NUMBERS = ("integer", "float", "decimal")
+_ORDERED = (*_NUMBERS, "string", "text", "date", "time", "datetime")
+_NUMBER = {"integer": ValueType("integer"), "float": ValueType("float"), "decimal": ValueType("decimal")}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldOf:
+    """Another column of the same row, as it was before the update."""
+
+    name: str
+    type: ValueType
+
+
+@dataclass(frozen=True, slots=True)
+class RowOf:
+    """A column of the data row, in updates that bring one data row for each row."""
+
+    name: str
+    type: ValueType
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """`field` becomes what `operator` makes of `operands`: values, `FieldOf`, `RowOf`, or connections until the run."""
+
+    field: str
+    operator: Change
+    operands: tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    model: ModelShape
+    row_fields: Mapping[str, ValueType] | None
+
+
+def parse_update(
+    raw: object, model: ModelShape, row_fields: Mapping[str, ValueType] | None = None
+) -> tuple[Assign, ...]:
+    """The assignments that `raw` means, each field once.
+
+    `{price: {$multiply: 0.9}}` and `{$multiply: {price: 0.9}}` are the same; a bare value is `$set`.
+    row_fields: the columns of the data rows, for `{$row: name}`; None where there are none.
+
+    Raises `ValueProblem` whose path leads to the part at fault.
+    """
+    if not isinstance(raw, Mapping):
+        raise ValueProblem("an update is a mapping of fields to what they become", kind="shape")
+    if not raw:
+        raise ValueProblem("an update that changes nothing", kind="shape", fix="name a field and its new value")
+    scope = _Scope(model, row_fields)
+    assigns: list[Assign] = []
+    for key, value in raw.items():
+        try:
+            if key.startswith("$"):
+                assigns += _by_operator(key, value, scope)
+            else:
+                assigns.append(_by_field(key, value, scope))
+        except ValueProblem as problem:
+            raise problem.under(key) from None
+        names = [assign.field for assign in assigns]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueProblem(f"{name!r} is changed twice", (key,), key=True, kind="shape")
+    return tuple(assigns)
+
+
+def _by_operator(operator: str, raw: object, scope: _Scope) -> list[Assign]:
+    if operator not in OPERATORS:
+        raise _unknown(operator)
+    if not isinstance(raw, Mapping) or not raw:
+        raise ValueProblem(f"{operator} wants a mapping of fields", kind="shape")
+    assigns = []
+    for name, operand in raw.items():
+        try:
+            assigns.append(_assign(_field(name, scope), operator, operand, scope))
+        except ValueProblem as problem:
+            raise problem.under(name) from None
+    return assigns
+
+
+def _by_field(name: str, raw: object, scope: _Scope) -> Assign:
+    field = _field(name, scope)
+    if not isinstance(raw, Mapping) or set(raw) == {"$literal"}:
+        return _assign(field, "$set", raw, scope)
+    operators = [key for key in raw if key.startswith("$")]
+    if set(raw) <= {"$field", "$row"} and raw:
+        return _assign(field, "$set", raw, scope)
+    if not operators:
+        if field.type.kind == "json":
+            return _assign(field, "$set", raw, scope)
+        raise ValueProblem("wants an operator or a value, got a mapping", kind="shape")
+    if len(raw) > 1:
+        raise ValueProblem("two operators for one field", (list(raw)[1],), key=True, kind="shape")
+    operator = operators[0]
+    try:
+        if operator not in OPERATORS:
+            raise _unknown(operator)
+        return _assign(field, operator, raw[operator], scope)
+    except ValueProblem as problem:
+        raise problem.under(operator) from None
+
+
+def _field(name: str, scope: _Scope) -> FieldShape:
+    model = scope.model
+    if name not in model.fields:
+        close = get_close_matches(name, model.fields, n=1)
+        fix = f"did you mean {close[0]}?" if close else "one of: " + ", ".join(model.writable)
+        raise ValueProblem(f"{model.name} has no field {name!r}", key=True, kind="name", fix=fix)
+    field = model.fields[name]
+    if field.managed or field.generated:
+        raise ValueProblem(f"{name!r} is written by dfrun alone", key=True, kind="name")
+    if field.primary_key:
+        raise ValueProblem(f"{name!r} is the key of {model.name} and never changes", key=True, kind="name")
+    return field
+
+
+def _assign(field: FieldShape, operator: str, raw: object, scope: _Scope) -> Assign:
+    kind = field.type
+    match operator:
+        case "$set":
+            return Assign(field.name, "$set", (_operand(kind, raw, scope),))
+        case "$unset":
+            if not kind.nullable:
+                raise ValueProblem(f"{field.name!r} may not be null", kind="shape")
+            return Assign(field.name, "$set", (None,))
+        case "$min" | "$max":
+            _wants(kind, operator, _ORDERED)
+            return Assign(
+                field.name, "$min" if operator == "$min" else "$max", (_operand(kind.required(), raw, scope),)
+            )
+        case "$inc" | "$dec":
+            _wants(kind, operator, _NUMBERS)
+            word: Change = "$add" if operator == "$inc" else "$subtract"
+            return Assign(field.name, word, (FieldOf(field.name, kind), _number(kind, raw, scope)))
+        case "$multiply" | "$mul" if not isinstance(raw, list):
+            _wants(kind, operator, _NUMBERS)
+            return Assign(field.name, "$multiply", (FieldOf(field.name, kind), _number(kind, raw, scope)))
+        case _:
+            _wants(kind, operator, _NUMBERS)
+            if not isinstance(raw, list) or len(raw) != 2:
+                raise ValueProblem(f"{operator} wants two operands, such as [{{$field: price}}, 2]", kind="shape")
+            operands = []
+            for index, item in enumerate(raw):
+                try:
+                    operands.append(_number(kind, item, scope))
+                except ValueProblem as problem:
+                    raise problem.under(index) from None
+            change: Change = "$add" if operator == "$add" else "$subtract" if operator == "$subtract" else "$multiply"
+            return Assign(field.name, change, tuple(operands))
+
+
+def _operand(kind: ValueType, raw: object, scope: _Scope) -> object:
+    """A value of the field's type, or a column whose values fit it."""
+    column = _column(raw, scope)
+    if column is None:
+        return parse_value(kind, raw)
+    if not widens(column.type, kind):
+        raise ValueProblem(f"{column.name!r} is {column.type}, wanted {kind}", kind="shape")
+    return column
+
+
+def _number(kind: ValueType, raw: object, scope: _Scope) -> object:
+    """An operand of arithmetic: any number for decimals and floats (the result is rounded), whole ones for whole
+    numbers, which never come to hold a fraction."""
+    column = _column(raw, scope)
+    if column is None:
+        if isinstance(raw, Connection) and widens(raw.type.required(), _NUMBER[kind.kind]):
+            return raw  # a null that arrives is refused when it does
+        return parse_value(_NUMBER[kind.kind], raw, to_scale=False)
+    if not widens(column.type.required(), _NUMBER[kind.kind]):
+        raise ValueProblem(f"{column.name!r} is {column.type}, wanted {kind.kind}", kind="shape")
+    return column
+
+
+def _column(raw: object, scope: _Scope) -> FieldOf | RowOf | None:
+    """What `{$field: x}` or `{$row: x}` names; None for anything else."""
+    if not isinstance(raw, Mapping) or set(raw) not in ({"$field"}, {"$row"}):
+        return None
+    word, name = next(iter(raw.items()))
+    if word == "$row" and scope.row_fields is None:
+        raise ValueProblem("$row means something in updates with data only", (word,), key=True, kind="name")
+    known = scope.row_fields if word == "$row" else {n: f.type for n, f in scope.model.fields.items()}
+    assert known is not None
+    if not isinstance(name, str) or name not in known:
+        close = get_close_matches(str(name), known, n=1)
+        fix = f"did you mean {close[0]}?" if close else "one of: " + ", ".join(known)
+        raise ValueProblem(f"there is no column {str(name)!r}", (word,), kind="name", fix=fix)
+    return FieldOf(str(name), known[name]) if word == "$field" else RowOf(str(name), known[name])
+
+
+def _wants(kind: ValueType, operator: str, kinds: tuple[str, ...]) -> None:
+    if kind.kind not in kinds:
+        raise ValueProblem(f"{operator} does not work on {kind.kind}", key=True, kind="name")
+
+
+def _unknown(operator: str) -> ValueProblem:
+    close = get_close_matches(operator, OPERATORS, n=1)
+    fix = f"did you mean {close[0]}?" if close else "one of: " + ", ".join(OPERATORS)
+    return ValueProblem(f"there is no operator {operator!r} here", key=True, kind="name", fix=fix)
