@@ -140,6 +140,7 @@ class _Builder:
                     if link.root in digraph:
                         digraph.edges[link.root, name, wire.key]["link"] = link
             outputs = self._outputs()
+            self._check_rejects(steps, outputs)
         if self.problems:
             raise DefinitionError(self.problems)
         return Graph(
@@ -382,6 +383,17 @@ class _Builder:
                 continue
             outputs[name] = Link((reference.root, *reference.members), (name,), kind, reference.text)
         return outputs
+
+    def _check_rejects(self, steps: Mapping[str, GraphStep], outputs: Mapping[str, Link]) -> None:
+        """Rows that are set aside go somewhere, or their number is bounded: none vanishes without a word."""
+        read = {link.source[:2] for step in steps.values() for link in step.connections}
+        read |= {link.source[:2] for link in outputs.values()}
+        for name, step in steps.items():
+            gives = step.checked.output.fields or {}
+            if "rejects" in gives and (name, "rejects") not in read and "max_rejects" not in step.arguments:
+                self._report("DF314", ("steps", name, "with", "rejects"), False, f"the rejects of {name!r} go nowhere",
+                             "rows that are set aside must be seen by someone",
+                             f"connect {name}.rejects to a csv.write, or set max_rejects")  # fmt: skip
 
     # --- problems --------------------------------------------------------------------------------------------
 

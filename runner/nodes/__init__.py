@@ -8,18 +8,26 @@ from difflib import get_close_matches
 
 from runner.nodes import (
     aggregate,
+    assert_value,
     bulk_create,
     bulk_delete,
     bulk_update,
     bulk_upsert,
     count,
     create,
+    csv_read,
+    csv_write,
     delete,
+    jsonl_read,
+    jsonl_write,
     list_rows,
+    log_info,
+    python_call,
     read,
+    text_format,
     update,
     upsert,
-)  # fmt: skip
+)
 from runner.nodes.base import Kind
 from schemas.shapes import ModelShape
 from schemas.types import ValueProblem
@@ -43,12 +51,23 @@ MODEL_KINDS: Mapping[str, Kind] = {
 }
 """The kinds that every model gets, in the order of the documentation."""
 
+BUILT_IN_KINDS: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        csv_read.KIND, csv_write.KIND, jsonl_read.KIND, jsonl_write.KIND, python_call.KIND, assert_value.KIND,
+        text_format.KIND, log_info.KIND,
+    )
+}  # fmt: skip
+"""The kinds beside them, which belong to no model."""
+
 
 def resolve_node(text: str, models: Mapping[str, ModelShape]) -> tuple[Kind, ModelShape | None]:
     """The kind and the model that `Order.create` or `OrderCreateNode` names.
 
     Raises `ValueProblem` with the nearest known name.
     """
+    if text in BUILT_IN_KINDS:
+        return BUILT_IN_KINDS[text], None
     model, _, kind = text.partition(".")
     if not kind:
         model, kind = _long_name(text, models)
@@ -59,7 +78,7 @@ def resolve_node(text: str, models: Mapping[str, ModelShape]) -> tuple[Kind, Mod
             f"{model} has no node {kind!r}", kind="name", fix=_nearest(kind, list(MODEL_KINDS), f"{model}.")
         )
     names = [f"{name}.{kind if kind in MODEL_KINDS else 'create'}" for name in models]
-    raise ValueProblem(f"there is no node {text!r}", kind="name", fix=_nearest(text, names))
+    raise ValueProblem(f"there is no node {text!r}", kind="name", fix=_nearest(text, [*names, *BUILT_IN_KINDS]))
 
 
 def _long_name(text: str, models: Mapping[str, ModelShape]) -> tuple[str, str]:

@@ -1,0 +1,127 @@
+"""`jsonl.read`: typed rows out of a file with one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from runner.errors import Problem, StepError
+from runner.nodes.base import Checked, Context, Subject
+from runner.nodes.filerows import FileRows, Tally, output_type
+from runner.nodes.textfile import (
+    COLUMNS,
+    FIELDS,
+    MAX_REJECTS,
+    MISSING_COLUMNS,
+    MODEL,
+    PATH,
+    REJECTS,
+    RENAME,
+    Layout,
+    open_text,
+    read_layout,
+    read_max_rejects,
+    read_path,
+    read_word,
+)  # fmt: skip
+from runner.rows import Stream
+from schemas.nodes import Port
+from schemas.types import ValueProblem, deliver
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a file is read."""
+
+    path: object
+    layout: Layout
+    collects: bool
+    max_rejects: int | None
+
+
+class JsonlRead:
+    """Takes a path and the types of the members; gives `rows` as a stream, counts and rejects."""
+
+    name = "jsonl.read"
+    summary = "Read typed rows from a file with one JSON object a line."
+    uses_database = False
+    writes = False
+
+    def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
+        own = (PATH, MODEL, FIELDS, COLUMNS, RENAME, MISSING_COLUMNS, REJECTS, MAX_REJECTS)
+        return {port.name: port for port in own}
+
+    def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
+        layout = read_layout(arguments, subject)
+        collects = read_word(arguments, REJECTS) == "collect"
+        reading = Reading(read_path(arguments), layout, collects, read_max_rejects(arguments, collects))
+        return Checked(output_type(layout.types, collects=collects), reading, frozenset({"rows"}))
+
+    async def run(self, parsed: object, context: Context) -> Stream:
+        assert isinstance(parsed, Reading)
+        path = context.project / str(parsed.path)
+        open_text(path, "utf-8").close()
+        rows = FileRows(
+            path, tuple(parsed.layout.types), lambda file, tally: parse(file, tally, parsed.layout),
+            collects=parsed.collects, most_rejects=parsed.max_rejects,
+        )  # fmt: skip
+        return Stream(rows, rows.rest)
+
+
+def parse(path: Path, tally: Tally, layout: Layout) -> Iterator[tuple[int, tuple[object, ...]]]:
+    """The rows of the file that fit; a member that is not there is null, or its default."""
+    number = 0
+    with open_text(path, "utf-8") as file:
+        try:
+            for number, text in enumerate(file, 1):
+                if not text.strip():
+                    tally.skipped += 1
+                    continue
+                try:
+                    yield number, _row(text, layout)
+                except ValueProblem as problem:
+                    where = f"{problem.path[0]}: " if problem.path else ""
+                    tally.reject(number, f"{where}{problem.what}", text.rstrip("\r\n"))
+        except UnicodeDecodeError as error:
+            what = f"after line {number}: a byte that is not {error.encoding}"
+            raise StepError(Problem("DF533", what, None, "JSON is UTF-8")) from None
+
+
+def _row(text: str, layout: Layout) -> tuple[object, ...]:
+    try:
+        item = json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
+    except (json.JSONDecodeError, RecursionError):
+        raise ValueProblem("this is not JSON") from None
+    if not isinstance(item, Mapping):
+        raise ValueProblem("this is not a JSON object")
+    values: list[object] = []
+    for name, kind in layout.types.items():
+        value = item.get(layout.names[name])
+        if value is None and not kind.nullable and name in layout.stand_ins:
+            value = layout.stand_ins[name]
+        elif value is None and not kind.nullable and kind.kind != "json":
+            raise ValueProblem("is missing" if layout.names[name] not in item else "is null", (name,))
+        try:
+            values.append(deliver(kind, _floats(value) if kind.kind in ("json", "list") else value))
+        except ValueProblem as problem:
+            raise problem.under(name) from None
+    return tuple(values)
+
+
+def _no_constant(word: str) -> object:
+    raise ValueProblem("NaN and the infinities are not JSON")
+
+
+def _floats(value: object) -> object:
+    """Numbers of free JSON are floats; only typed fields read decimals."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, dict):
+        return {key: _floats(inner) for key, inner in value.items()}
+    return [_floats(inner) for inner in value] if isinstance(value, list) else value
+
+
+KIND = JsonlRead()

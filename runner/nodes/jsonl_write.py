@@ -1,0 +1,65 @@
+"""`jsonl.write`: rows into a file with one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import IO
+
+from runner.cells import json_value
+from runner.nodes.base import Checked, Context, Subject
+from runner.nodes.csv_write import ROWS, read_rows
+from runner.nodes.textfile import PATH, read_path, whole_file
+from runner.rows import Batch, Rows
+from schemas.nodes import Port
+from schemas.types import ValueType
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What is written, and where."""
+
+    rows: Rows | None
+    path: object
+
+
+class JsonlWrite:
+    """Takes rows and a path; gives `path` and `count`."""
+
+    name = "jsonl.write"
+    summary = "Write rows to a file with one JSON object a line: whole, or not at all. Decimals are text."
+    uses_database = False
+    writes = True
+
+    def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
+        return {"rows": ROWS, "path": PATH}
+
+    def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
+        output = ValueType("record", fields={"path": ValueType("string"), "count": ValueType("integer")})
+        return Checked(output, Writing(read_rows(arguments), read_path(arguments)))
+
+    async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
+        import asyncio
+
+        assert isinstance(parsed, Writing)
+        assert parsed.rows is not None
+        count = 0
+        with ExitStack() as stack:
+            file = await asyncio.to_thread(stack.enter_context, whole_file(context.project / str(parsed.path), "utf-8"))
+            async for batch in parsed.rows.batches():
+                await asyncio.to_thread(_write, file, batch)
+                count += len(batch.rows)
+                context.progress(len(batch.rows))
+        return {"path": str(parsed.path), "count": count}
+
+
+def _write(file: IO[str], batch: Batch) -> None:
+    file.writelines(
+        json.dumps(dict(zip(batch.columns, row, strict=True)), ensure_ascii=False, default=json_value) + "\n"
+        for row in batch.rows
+    )
+
+
+KIND = JsonlWrite()
