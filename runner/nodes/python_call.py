@@ -72,7 +72,8 @@ class PythonCall:
 
     def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
         function = find_function(arguments["function"], subject.project)
-        values = read_ports(self.ports(subject, arguments), arguments)
+        ports = self.ports(subject, arguments)
+        values = {name: _wrapped(ports[name].type, value) for name, value in read_ports(ports, arguments).items()}
         del values["function"]
         given = _hints(function).get("return", type(None))
         kind = _type_of(given, "the result")
@@ -105,6 +106,15 @@ class PythonCall:
             what = f"{parsed.name} gave something else than it says: {where + ': ' if where else ''}{problem.what}"
             raise StepError(Problem("DF526", what)) from None
         return {"result": value} if parsed.is_plain else typing.cast("Mapping[str, object]", value)
+
+
+def _wrapped(kind: ValueType, value: object) -> object:
+    """A secret as the SecretStr that the function asks for, so that printing it shows stars."""
+    if kind.kind != "secret" or not isinstance(value, str):
+        return value
+    from pydantic import SecretStr
+
+    return SecretStr(value)
 
 
 async def _plain(value: object) -> object:
