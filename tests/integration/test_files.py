@@ -1,0 +1,168 @@
+"""Files become rows and rows become files, whole or not at all; what does not fit is told with its line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.cli import main
+
+MODELS = """\
+models:
+  Product:
+    fields:
+      sku: {type: string, max_length: 8, primary_key: true}
+      price: {type: decimal, precision: 8, scale: 2}
+      stock: {type: integer, default: 5}
+      seen: date?
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "models.yaml").write_text(MODELS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], steps: str, outputs: str = "") -> tuple[int, dict[str, Any]]:
+    Path("p.yaml").write_text(f"name: p\nsteps:\n{steps}\n{'outputs: ' + outputs if outputs else ''}\n")
+    with pytest.raises(SystemExit) as left:
+        main(["p.yaml", "-o", "json"])
+    return int(str(left.value.code)), json.loads(capsys.readouterr().out)
+
+
+READ = "  it: {{node: csv.read, with: {{path: in.csv, model: Product{more}}}}}\n"
+OUT = "{rows: it.rows, count: it.count, skipped: it.skipped, rejected: it.reject_count}"
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "rows"),
+    [
+        (b"sku,price,stock,seen\na,1.5,2,2026-01-31\n", "", [["a", "1.5", 2, "2026-01-31"]]),
+        (b"\xef\xbb\xbfsku,price,stock,seen\r\na,1,,\r\n", "", [["a", "1", 5, None]]),
+        (b"seen;Preis;sku;stock;extra\n;1,25;\"a;b\";3;x\n", ", delimiter: ';', decimal: ',', rename: {Preis: price}",
+         [["a;b", "1.25", 3, None]]),
+        ("sku,price\nä,1\n".encode("latin-1"), ", encoding: latin-1, fields: [sku, price]", [["ä", "1"]]),
+        (b"sku,price\na,1\n", ", missing_columns: 'null'", [["a", "1", 5, None]]),
+        (b"sku,price,stock,seen\n\"two\nlines\",1,1,\n", ", fields: [sku]", []),
+        (b"sku,price,stock,seen\na,1,1,1/31/2026\n", ", date_format: '%m/%d/%Y'", [["a", "1", 1, "2026-01-31"]]),
+    ],
+    ids=["plain", "bom-crlf-default", "german", "latin", "missing", "two-line-cell", "us-date"],
+)  # fmt: skip
+def test_a_file_is_read_as_its_layout_says(
+    folder: Path, content: bytes, more: str, rows: list[list[object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "in.csv").write_bytes(content)
+    if not rows:
+        rows = [["two\nlines"]]
+        (folder / "models.yaml").write_text(MODELS.replace("max_length: 8", "max_length: 20"))
+    code, told = run(capsys, READ.format(more=more), OUT)
+    assert code == 0, told
+    assert [list(row.values()) for row in told["outputs"]["rows"]] == rows
+
+
+def test_misfits_are_set_aside_with_line_and_reason(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "in.csv").write_text(
+        'sku,price,stock,seen\na,1,1,\n,,,\n\nb,many,1,\nlonger than eight,1,1,\nc,1\n"d\nd",1,x,\ne,2,2,\n'
+    )
+    code, told = run(
+        capsys,
+        READ.format(more=", rejects: collect")
+        + "  save: {node: csv.write, with: {path: out/no.csv}, inputs: {rows: it.rejects}}\n"
+        "  load: {node: Product.bulk_create, inputs: {data: it.rows}}\n",
+        "{rejects: it.rejects, count: it.count, skipped: it.skipped, created: load.created}",
+    )
+    assert code == 0, told
+    assert [(r["line"], r["reason"]) for r in told["outputs"]["rejects"]] == [
+        (5, "price: wants a decimal number"),
+        (6, "sku: text of 17 characters, at most 8 are allowed"),
+        (7, "2 cells, the header has 4"),
+        (8, "stock: wants a whole number"),
+    ]
+    assert {k: told["outputs"][k] for k in ("count", "skipped", "created")} == {"count": 2, "skipped": 2, "created": 2}
+    assert (folder / "out/no.csv").read_text().splitlines()[0] == "line,reason,text"
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "code", "what"),
+    [
+        (None, "", "DF530", "there is no file"),
+        (b"", "", "DF532", "is empty"),
+        (b"sku,prize,stock,seen\n", "", "DF532", "the file has no column 'price'"),
+        (b"sku,price,stock,seen\na,1,1,\nb,x,1,\n", "", "DF531", "line 3: price: wants a decimal number"),
+        (b"sku,price,stock,seen\na,1,1\n", "", "DF531", "line 2: 3 cells, the header has 4"),
+        (b'sku,price,stock,seen\na,1,1,\n"b,1,1,\n', "", "DF531", "line 3: a quote is not closed"),
+        (b"sku,price,stock,seen\n\xff,1,1,\n", "", "DF533", "a byte that is not utf-8"),
+        (b"sku,sku,price,stock,seen\n", "", "DF532", "the header names the column 'sku' twice"),
+        (b"sku,price,stock,seen\na,x,1,\nb,x,1,\n", ", rejects: collect, max_rejects: 1", "DF514", "line 3: price"),
+    ],
+)
+def test_a_bad_file_is_one_clear_problem_and_loads_nothing(
+    folder: Path, content: bytes | None, more: str, code: str, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (folder / "in.csv").write_bytes(content)
+    steps = (
+        READ.format(more=more)
+        + "  load: {node: Product.bulk_create, inputs: {data: it.rows}}\n  n: {node: Product.count, after: {load: finished}}\n"
+    )
+    status, told = run(capsys, steps)
+    assert (status, told["error"]["code"]) == (1, code)
+    assert what in told["error"]["what"]
+    assert told["steps"]["load"]["state"] == "blocked"
+    status, told = run(capsys, "  n: {node: Product.count}\n", "{n: n.count}")
+    assert told["outputs"] == {"n": 0}
+
+
+def test_what_is_written_is_read_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "models.yaml").write_text(MODELS.replace("max_length: 8", "max_length: 20"))
+    data = '[{sku: "=1+1", price: 1.50}, {sku: "\'-x", price: 2, stock: 1}, {sku: "a,\\"b", price: 3}]'
+    code, told = run(
+        capsys,
+        f"  make: {{node: Product.bulk_create, with: {{data: {data}}}}}\n"
+        "  all: {node: Product.list, with: {fields: [sku, price, stock, seen]}, after: make}\n"
+        "  csv: {node: csv.write, with: {path: out.csv, delimiter: ;}, inputs: {rows: all.rows}}\n"
+        "  jsonl: {node: jsonl.write, with: {path: out.jsonl}, inputs: {rows: all.rows}}\n"
+        "  csv_back: {node: csv.read, with: {model: Product, delimiter: ;}, inputs: {path: csv.path}}\n"
+        "  jsonl_back: {node: jsonl.read, with: {model: Product}, inputs: {path: jsonl.path}}\n",
+        "{all: all.rows, csv: csv_back.rows, jsonl: jsonl_back.rows}",
+    )
+    assert code == 0, told
+    assert told["outputs"]["all"] == told["outputs"]["csv"] == told["outputs"]["jsonl"]
+    assert "'=1+1" in (folder / "out.csv").read_text()
+    assert sorted(path.name for path in folder.glob("*out*")) == ["out.csv", "out.jsonl"]
+
+
+def test_json_lines_are_judged_one_by_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "in.jsonl").write_text(
+        '{"sku": "a", "price": 19.99}\n\n[1]\n{"sku": "b"}\n{"sku": 7, "price": 1}\n{broken\n{"sku": "c", "price": "2.50", "seen": "2026-01-31"}\n'
+    )
+    code, told = run(
+        capsys, "  it: {node: jsonl.read, with: {path: in.jsonl, model: Product, rejects: collect}}\n",
+        "{rows: it.rows, rejects: it.rejects, skipped: it.skipped}",
+    )  # fmt: skip
+    assert code == 0, told
+    assert [tuple(row.values()) for row in told["outputs"]["rows"]] == [
+        ("a", "19.99", 5, None),
+        ("c", "2.50", 5, "2026-01-31"),
+    ]
+    assert [(r["line"], r["reason"]) for r in told["outputs"]["rejects"]] == [
+        (3, "this is not a JSON object"), (4, "price: is missing"), (5, "sku: wants string, got a whole number"),
+        (6, "this is not JSON"),
+    ]  # fmt: skip
+
+
+def test_rejects_that_go_nowhere_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(capsys, READ.format(more=", rejects: collect"))
+    assert (code, told["error"]["code"], told["error"]["what"]) == (2, "DF314", "the rejects of 'it' go nowhere")
+
+
+def test_declared_columns_type_the_rows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "in.csv").write_text("a,b\n007,007\n")
+    code, told = run(
+        capsys, "  it: {node: csv.read, with: {path: in.csv, columns: {a: string, b: integer?}}}\n", "{rows: it.rows}"
+    )
+    assert (code, told["outputs"]) == (0, {"rows": [{"a": "007", "b": 7}]})
