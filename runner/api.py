@@ -117,14 +117,40 @@ def _load(path: Path, document: Document) -> Loaded:
     files = _model_files(home, pipeline, document)
     documents = [_read(file) for file in files]
     catalog = build_catalog([(models, load_models(models)) for models in documents])
-    settings_file = _upward(home, "dfrun.yaml")
-    settings = load_settings(_read(settings_file)) if settings_file else Settings()
-    project = next((f.parent for f in (settings_file, _upward(home, "models.yaml")) if f), home)
+    settings, project = settings_of(home)
     graph = build_graph(document, pipeline, catalog, home)
     digest = hashlib.sha256()
     for text in (document.text, *(d.text for d in documents)):
         digest.update(hashlib.sha256(text.encode()).digest())
     return Loaded(document, pipeline, catalog, graph, home, project, settings, digest.hexdigest())
+
+
+def settings_of(folder: Path) -> tuple[Settings, Path]:
+    """The nearest `dfrun.yaml` upward, and the project's folder: that of `dfrun.yaml` or `models.yaml`, else the
+    given one."""
+    file = _upward(folder.resolve(), "dfrun.yaml")
+    settings = load_settings(_read(file)) if file else Settings()
+    home = next((f.parent for f in (file, _upward(folder.resolve(), "models.yaml")) if f), folder.resolve())
+    return settings, home
+
+
+def init(folder: Path) -> list[Path]:
+    """Write a starter project into `folder`; gives its files. Raises `DefinitionError` DF410 rather than overwrite."""
+    from importlib.resources import files
+
+    starter = files("runner").joinpath("starter")
+    targets = {"models.yaml": folder / "models.yaml", "orders.yaml": folder / "pipelines" / "orders.yaml",
+               "orders.csv": folder / "pipelines" / "orders.csv"}  # fmt: skip
+    for target in targets.values():
+        if target.exists():
+            problem = Problem(
+                "DF410", f"{shown(target)} is there already", None, "", "name an empty folder: dfrun init DIR"
+            )
+            raise DefinitionError(problem)
+    for name, target in targets.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(starter.joinpath(name).read_bytes())
+    return list(targets.values())
 
 
 def load_catalog(path: Path) -> Catalog:
@@ -212,17 +238,14 @@ async def run_file(
 
 def create_missing_tables(path: Path, database: str | None, environment: str | None) -> tuple[str, ...]:
     """Create the tables that are missing for the models of a pipeline or of a file of models; gives their models."""
-    from runner.database import Target, choose_database, missing_models, open_store
+    from runner.database import Target, choose_database, open_store, table_state
 
-    home = path.resolve() if path.is_dir() else path.resolve().parent
+    settings, project = settings_of(path.resolve() if path.is_dir() else path.resolve().parent)
     catalog = load_catalog(path)
-    settings_file = _upward(home, "dfrun.yaml")
-    settings = load_settings(_read(settings_file)) if settings_file else Settings()
-    project = next((f.parent for f in (settings_file, _upward(home, "models.yaml")) if f), home)
     chosen = choose_database(database, settings, environment, project)
 
     async def work() -> tuple[str, ...]:
-        missing = await missing_models(chosen, catalog.models)
+        missing = (await table_state(chosen, catalog.models)).missing
         async with open_store(Target(chosen.url, chosen.source, True), catalog.models, 1):
             return missing
 

@@ -197,3 +197,108 @@ def apply(path: Path, database: str | None, environment: str | None) -> None:
         click.echo(f"created the table of {model}")
     if not created:
         click.echo("nothing to do: every model has its table")
+
+
+@group.command()
+@click.argument("code")
+def explain(code: str) -> None:
+    """What a problem code means, with a wrong and a right example."""
+    from runner.codes import find_code
+
+    found = find_code(code)
+    click.echo(f"{found.code}: {found.title}\n\n{found.why}\n")
+    for word, text in (("wrong", found.wrong), ("right", found.right)):
+        click.echo(
+            f"{word}\n" + "\n".join(f"  {line}" for line in text.rstrip().splitlines()) + "\n", nl=word == "wrong"
+        )
+
+
+@group.command()
+@click.argument("name", required=False)
+@click.option(
+    "--models", "path", type=_FILE, default=Path(), metavar="PATH", help="a file of models, or a folder in a project"
+)
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def nodes(name: str | None, path: Path, output: str) -> None:
+    """The catalogue of nodes; with a NAME, its ports, their types, and an example."""
+    from runner import api, describe
+    from runner.errors import DefinitionError, Problem
+    from schemas.types import ValueProblem
+
+    models = api.load_catalog(path).models
+    try:
+        if name is None:
+            click.echo(describe.catalogue_json(models) if output == "json" else describe.catalogue_text(models))
+        else:
+            click.echo(describe.node_json(name, models) if output == "json" else describe.node_text(name, models))
+    except ValueProblem as problem:
+        raise DefinitionError(Problem("DF308", problem.what, None, problem.why, problem.fix)) from None
+
+
+@group.command()
+@click.argument("file", type=_FILE)
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "mermaid", "dot", "json"]), default="text", show_default=True
+)
+def graph(file: Path, output: str) -> None:
+    """The steps of a pipeline and what flows between them."""
+    from runner import api, describe
+
+    draw = {"text": describe.graph_text, "mermaid": describe.graph_mermaid, "dot": describe.graph_dot,
+            "json": describe.graph_json}  # fmt: skip
+    click.echo(draw[output](api.load(file).graph))
+
+
+@group.command()
+@click.argument("what", type=click.Choice(["models", "pipeline"]), default="pipeline")
+@click.option(
+    "--models", "path", type=_FILE, default=Path(), metavar="PATH", help="a file of models, or a folder in a project"
+)
+def schema(what: str, path: Path) -> None:
+    """JSON Schema for editors, with the project's own models in it."""
+    from runner import api, jsonschema
+
+    if what == "models":
+        click.echo(jsonschema.models_schema())
+    else:
+        click.echo(jsonschema.pipeline_schema(api.load_catalog(path).models))
+
+
+@group.command()
+@click.argument("folder", type=_FILE, default=Path())
+def init(folder: Path) -> None:
+    """Write a starter project: models, a pipeline, and a file that it loads."""
+    from runner import api
+
+    written = api.init(folder)
+    for path in written:
+        click.echo(f"wrote {api.shown(path)}")
+    click.echo(f"now run: dfrun {api.shown(written[1])}")
+
+
+@group.command()
+@click.argument("folder", type=_FILE, default=Path())
+@_database_options
+def doctor(folder: Path, database: str | None, environment: str | None) -> None:
+    """Look at the surroundings: versions, project, database, tables. Changes nothing."""
+    import asyncio
+
+    from runner.doctor import examine
+
+    findings = asyncio.run(examine(folder, database, environment))
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        mark = {True: "✓", False: "✗", None: "-"}[finding.is_fine]
+        click.echo(f"{mark} {finding.subject:<{width}}  {finding.text}")
+    sys.exit(1 if any(finding.is_fine is False for finding in findings) else 0)
+
+
+@group.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """The completion script of a shell: `eval "$(dfrun completion bash)"`."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None, f"click knows {shell}"
+    click.echo(found(group, {}, "dfrun", "_DFRUN_COMPLETE").source())

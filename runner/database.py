@@ -15,6 +15,7 @@ from schemas.shapes import ModelShape
 
 if TYPE_CHECKING:
     from runner.dialects.session import Store
+    from runner.livetables import TableState
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,14 @@ class Target:
         from sqlalchemy import make_url
 
         return make_url(self.url).render_as_string(hide_password=True)
+
+    @property
+    def is_missing_file(self) -> bool:
+        """Whether this is an SQLite file that is not there yet."""
+        return (
+            self.url.startswith("sqlite:///")
+            and not Path(self.url.removeprefix("sqlite:///").partition("?")[0]).exists()
+        )
 
 
 def choose_database(option: str | None, settings: Settings, environment: str | None, project: Path) -> Target:
@@ -128,8 +137,8 @@ async def open_store(target: Target, models: Mapping[str, ModelShape], parallel:
         await engine.dispose()
 
 
-async def missing_models(target: Target, models: Mapping[str, ModelShape]) -> tuple[str, ...]:
-    """The models without a table. Raises `UnreachableError` DF422."""
+async def table_state(target: Target, models: Mapping[str, ModelShape]) -> TableState:
+    """How the live tables stand to the models; changes nothing. Raises `UnreachableError` DF422."""
     from sqlalchemy import make_url
 
     from runner.dialects.session import open_engine
@@ -141,7 +150,7 @@ async def missing_models(target: Target, models: Mapping[str, ModelShape]) -> tu
     engine = open_engine(target.url)
     try:
         async with _reached(target), engine.connect() as connection:
-            return (await compare_tables(connection, tables)).missing
+            return await compare_tables(connection, tables)
     finally:
         await engine.dispose()
 

@@ -97,7 +97,7 @@ def _path(document: Document, detail: ErrorDetails) -> tuple[str | int, ...]:
 
 
 def _problem(kind: type[BaseModel], document: Document, path: tuple[str | int, ...], detail: ErrorDetails) -> Problem:
-    last = str(path[-1]) if path else "the file"
+    last = next((str(part) for part in reversed(path) if isinstance(part, str)), "the file")
     context: dict[str, Any] = detail.get("ctx") or {}
     is_key = "[key]" in detail["loc"]
     place = document.place(path, key=is_key or detail["type"] in ("extra_forbidden", "missing"))

@@ -103,7 +103,9 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
     if not words:
         return ""
     close = get_close_matches(word, words, n=1, cutoff=0.6) or [
-        w for w in words if w.lower() == word.lower() or (len(word) > 2 and w.startswith(word))
+        w
+        for w in words
+        if w.lower() == word.lower() or (len(word) > 2 and w.startswith(word)) or (len(w) > 1 and word.startswith(w))
     ]
     if close:
         return f"did you mean {prefix}{close[0]}?"

@@ -270,8 +270,9 @@ class _Builder:
                 self._report("DF305", at, True, f"{step.node} needs {port.name!r} ({port.type})",
                              f"{name!r} neither sets it under `with` nor connects it under `inputs`",
                              f"inputs: {{{port.name}: …}}")  # fmt: skip
-        if missing:
-            return None
+        connected = {key.split(".")[0] for key in step.inputs}
+        if missing or any(port.literal and port.name in connected for port in ports.values()):
+            return None  # without these nothing more can be said about the step
         try:
             checked = kind.check(arguments, subject)
         except (ValueProblem, ExceptionGroup) as raised:
@@ -412,16 +413,34 @@ class _Builder:
                 break
         else:
             place = self.document.place((*at, "with", *path), key=problem.key)
-        what, why = problem.what, problem.why
+        what, why, fix = problem.what, problem.why, problem.fix
         if problem.kind == "connection" and path:
             node = self.pipeline.steps[str(at[1])].node
             what = f"{what.partition(', wanted ')[0]}, port {'.'.join(map(str, path))!r} of {node} wants " + (
                 what.partition(", wanted ")[2] or "another type"
             )
             why = why or self._why_field(str(at[1]), path)
+            fix = fix or self._meant_field(str(at[1]), path, written)
         elif path and not problem.key:
             what = f"{'.'.join(map(str, path))}: {what}"
-        self.problems.append(Problem(_CODES[problem.kind], what, place, why, problem.fix))
+        self.problems.append(Problem(_CODES[problem.kind], what, place, why, fix))
+
+    def _meant_field(self, step: str, path: ArgumentPath, written: Mapping[ArgumentPath, str]) -> str:
+        """For a field that references `Customer.id` and a connection to another field of a customer: that customer's
+        `id`."""
+        model = resolve_node(str(self.pipeline.steps[step].node), self.catalog.models)[1]
+        source = self.pipeline.steps[step].inputs.get(written.get(path, ""))
+        field = model.fields.get(str(path[-1])) if model else None
+        if field is None or field.references is None or not isinstance(source, str):
+            return ""
+        root, *rest = source.split(".")
+        upstream = self.pipeline.steps.get(root)
+        if upstream is None or upstream.node is None or len(rest) != 1:
+            return ""
+        target = resolve_node(upstream.node, self.catalog.models)[1]
+        name = field.references[1]
+        is_there = name in (self.roots[root].fields or {}) if root in self.roots else False
+        return f"did you mean {root}.{name}?" if target and target.name == field.references[0] and is_there else ""
 
     def _why_field(self, step: str, path: ArgumentPath) -> str:
         """Where the wanted type comes from, when the port is a field of a model."""

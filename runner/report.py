@@ -17,6 +17,9 @@ Lines = Callable[[str], list[str]]
 """The lines of a file by the name that messages give it; empty where it cannot be read."""
 
 
+_WIDEST_LINE = 160
+
+
 def problem_text(problem: Problem, lines: list[str]) -> str:
     """The problem with its line and the stretch at fault underlined.
 
@@ -25,9 +28,12 @@ def problem_text(problem: Problem, lines: list[str]) -> str:
     told = [str(problem)]
     place = problem.place
     if place and 0 < place.line <= len(lines):
-        number, text = str(place.line), lines[place.line - 1]
+        number, text, column = str(place.line), lines[place.line - 1], place.column
+        if len(text) > _WIDEST_LINE:
+            start = max(0, column - _WIDEST_LINE // 2)
+            text, column = "…" + text[start : start + _WIDEST_LINE], column - start + 1
         told.append(f"  {number} | {text}")
-        told.append(f"  {' ' * len(number)} | {' ' * (place.column - 1)}{'^' * max(1, place.width)}")
+        told.append(f"  {' ' * len(number)} | {' ' * (column - 1)}{'^' * max(1, place.width)}")
     told += [f"  {word}: {text}" for word, text in (("why", problem.why), ("fix", problem.fix)) if text]
     return "\n".join(told)
 

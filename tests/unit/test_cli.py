@@ -39,6 +39,7 @@ def test_a_problem_shows_its_line_and_its_fix(tmp_path: Path) -> None:
         "  15 |     inputs: {customer_id: customer.email, total: params.total}",
         "     |                           ^^^^^^^^^^^^^^",
         "  why: Order.customer_id references Customer.id (models.yaml:10)",
+        "  fix: did you mean customer.id?",
     ]
     told = json.loads(dfrun("validate", "orders.yaml", "-o", "json", folder=tmp_path).stdout)
     assert [(p["code"], p["line"]) for p in told["problems"]] == [("DF302", 15)]

@@ -1,0 +1,223 @@
+"""What nodes and graphs look like: the catalogue with ports and types, and a pipeline as text, Mermaid, DOT or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from runner.graph import Graph
+from runner.nodes import BUILT_IN_KINDS, MODEL_KINDS, resolve_node
+from runner.nodes.base import Kind, Subject
+from schemas.nodes import NOTHING, Port
+from schemas.shapes import ModelShape
+from schemas.types import Connection, ValueProblem, ValueType
+
+Models = Mapping[str, ModelShape]
+
+
+def catalogue_text(models: Models) -> str:
+    """Every node: what belongs to each model under its short and its long name, then the built-in ones."""
+    told = []
+    for model in models:
+        told.append(model)
+        told += [
+            f"  {f'{model}.{k}':<{_WIDTH}} {long_name(model, k):<{_WIDTH}} {MODEL_KINDS[k].summary}"
+            for k in MODEL_KINDS
+        ]
+    told.append("built-in")
+    told += [f"  {name:<{_WIDTH}} {kind.summary}" for name, kind in BUILT_IN_KINDS.items()]
+    return "\n".join(told)
+
+
+_WIDTH = 26
+ANY = ValueType("any", True)
+
+
+def catalogue_json(models: Models) -> str:
+    """The same as data: name, long name and summary of each node."""
+    nodes: list[dict[str, str | None]] = [
+        {"node": f"{m}.{k}", "long_name": long_name(m, k), "summary": kind.summary}
+        for m in models
+        for k, kind in MODEL_KINDS.items()
+    ]
+    nodes += [{"node": name, "long_name": None, "summary": kind.summary} for name, kind in BUILT_IN_KINDS.items()]
+    return json.dumps({"nodes": nodes}, ensure_ascii=False, indent=2)
+
+
+def long_name(model: str, kind: str) -> str:
+    """`Order`, `bulk_upsert` → `OrderBulkUpsertNode`."""
+    return f"{model}{''.join(part.capitalize() for part in kind.split('_'))}Node"
+
+
+def node_text(name: str, models: Models) -> str:
+    """One node: its summary, ports with types and defaults, what it gives, and an example step.
+
+    Raises `ValueProblem` for an unknown name.
+    """
+    kind, model = resolve_node(name, models)
+    ports = ports_of(kind, model, models)
+    shown = f"{model.name}.{kind.name}" if model else kind.name
+    told = [f"{shown}   {long_name(model.name, kind.name)}" if model else shown, f"  {kind.summary}", "", "ports"]
+    rows = [(p.name, type_of_port(p), _default(p), p.help) for p in ports.values()]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    for row in rows:
+        told.append(
+            "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, [*widths, 0], strict=True)).rstrip()
+        )
+    told += ["", "gives"]
+    output = output_of(kind, model, models)
+    if output is None:
+        told.append("  depends on what it is given")
+    else:
+        told += [f"  {member}: {member_type}" for member, member_type in (output.fields or {}).items()]
+    told += ["", "example", *(f"  {line}" for line in example(shown, ports))]
+    return "\n".join(told)
+
+
+def node_json(name: str, models: Models) -> str:
+    """The same as data."""
+    kind, model = resolve_node(name, models)
+    output = output_of(kind, model, models)
+    ports = [
+        {"name": p.name, "type": type_of_port(p), "required": p.required, "literal": p.literal, "help": p.help,
+         "default": None if p.default is NOTHING else p.default}
+        for p in ports_of(kind, model, models).values()
+    ]  # fmt: skip
+    gives = None if output is None else {n: str(t) for n, t in (output.fields or {}).items()}
+    shown = f"{model.name}.{kind.name}" if model else kind.name
+    document = {
+        "node": shown,
+        "long_name": long_name(model.name, kind.name) if model else None,
+        "summary": kind.summary,
+    }
+    return json.dumps(document | {"ports": ports, "gives": gives}, ensure_ascii=False, indent=2)
+
+
+def ports_of(kind: Kind, model: ModelShape | None, models: Models) -> dict[str, Port]:
+    """The ports that a kind has before anything is known of its arguments."""
+    return kind.ports(Subject(model, models, Path()), {})
+
+
+def output_of(kind: Kind, model: ModelShape | None, models: Models) -> ValueType | None:
+    """What a node gives when it is given no more than it needs; None where that depends on more."""
+
+    arguments: dict[str, object] = {}
+    for port in ports_of(kind, model, models).values():
+        if port.required and port.shape is None and not port.literal:
+            arguments[port.name] = Connection("…", port.type)
+    every: dict[str, object] = {"filter": {}, "all_rows": "true"}
+    update: dict[str, object] = {"update": _an_update(model)}
+    keys = [name for name, field in model.writable.items() if field.unique] if model else []
+    extra: Iterable[dict[str, object]] = (
+        {}, {"filter": {}}, every, {"aggregate": {"count": {"$count": "*"}}}, {"filter": {}, **update}, every | update,
+        {"model": next(iter(models), "")}, {"key": keys[:1]}, {"equals": Connection("…", ANY)}, {"template": "text"},
+    )  # fmt: skip
+    for more in extra:
+        try:
+            return kind.check(arguments | more, Subject(model, models, Path())).output
+        except (ValueProblem, ExceptionGroup, KeyError):
+            continue
+    return None
+
+
+def _an_update(model: ModelShape | None) -> dict[str, object]:
+
+    fields = [f for f in (model.writable.values() if model else ()) if not f.primary_key]
+    return {fields[0].name: Connection("…", fields[0].type)} if fields else {}
+
+
+def type_of_port(port: Port) -> str:
+    """The type as the catalogue shows it: the small language of ports that have one."""
+    shapes = {
+        "filter": "filter", "update": "update", "order_by": "list of fields", "aggregate": "aggregates",
+        "group_by": "list of fields", "having": "filter", "field_list": "list", "column_types": "mapping",
+    }  # fmt: skip
+    return shapes.get(port.shape, port.shape) if port.shape else str(port.type)
+
+
+def _default(port: Port) -> str:
+    if port.required:
+        return "required"
+    if port.default is NOTHING:
+        return ""
+    return f"= {json.dumps(port.default, default=str, ensure_ascii=False)}"
+
+
+_EXAMPLES: Mapping[str, object] = {
+    "filter": "{…}", "update": "{…}", "aggregate": '{rows: {$count: "*"}}', "order_by": "[-id]",
+}  # fmt: skip
+
+
+def example(shown: str, ports: Mapping[str, Port]) -> list[str]:
+    """A step with the ports that it needs."""
+    lines = ["my_step:", f"  node: {shown}"]
+    needed = [p for p in ports.values() if p.required]
+    literal = [p for p in needed if p.shape or p.literal or p.type.kind in ("string", "enum", "boolean", "text")]
+    connected = [p for p in needed if p not in literal]
+    if literal:
+        lines.append("  with: {" + ", ".join(f"{p.name}: {_EXAMPLES.get(p.shape or '', '…')}" for p in literal) + "}")
+    if connected:
+        lines.append("  inputs: {" + ", ".join(f"{p.name}: other_step.…" for p in connected) + "}")
+    return lines
+
+
+# --- graphs ---------------------------------------------------------------------------------------------------
+
+
+def graph_text(graph: Graph) -> str:
+    """Each step in the order of the file with what it reads and gives."""
+    told = [graph.name]
+    for name, step in graph.steps.items():
+        told.append(f"  {name}  {step.node}")
+        told += [f"    {'.'.join(map(str, l.target))} ← {l.text}  ({l.type})" for l in step.connections]  # noqa: E741
+        told += [f"    after {u}{' (finished)' if s == 'finished' else ''}" for u, s in step.after.items()]
+    if graph.outputs:
+        told.append("  outputs")
+        told += [f"    {name} ← {link.text}  ({link.type})" for name, link in graph.outputs.items()]
+    return "\n".join(told)
+
+
+def graph_mermaid(graph: Graph) -> str:
+    """A Mermaid flowchart: connections as arrows with what flows, `after` as dotted ones."""
+    told = ["flowchart TD"]
+    told += [f'  {name}["{name}<br/>{step.node}"]' for name, step in graph.steps.items()]
+    for source, target, label, is_data in _edges(graph):
+        told.append(f'  {source} -->|"{label}"| {target}' if is_data else f"  {source} -.-> {target}")
+    return "\n".join(told)
+
+
+def graph_dot(graph: Graph) -> str:
+    """Graphviz DOT."""
+    told = [f'digraph "{graph.name}" {{', "  node [shape=box];"]
+    told += [f'  "{name}" [label="{name}\\n{step.node}"];' for name, step in graph.steps.items()]
+    for source, target, label, is_data in _edges(graph):
+        told.append(f'  "{source}" -> "{target}" [{f"label={json.dumps(label)}" if is_data else "style=dotted"}];')
+    return "\n".join([*told, "}"])
+
+
+def graph_json(graph: Graph) -> str:
+    """Steps and typed edges as data."""
+    steps = [
+        {"id": name, "node": step.node, "gives": str(step.checked.output), "after": dict(step.after)}
+        for name, step in graph.steps.items()
+    ]
+    edges = [
+        {"from": link.text, "step": name, "port": ".".join(map(str, link.target)), "type": str(link.type)}
+        for name, step in graph.steps.items()
+        for link in step.connections
+    ]
+    outputs = {name: {"from": link.text, "type": str(link.type)} for name, link in graph.outputs.items()}
+    params = {name: str(param.value_type()) for name, param in graph.params.items()}
+    document = {"name": graph.name, "params": params, "steps": steps, "connections": edges, "outputs": outputs}
+    return json.dumps(document, ensure_ascii=False, indent=2)
+
+
+def _edges(graph: Graph) -> Iterable[tuple[str, str, str, bool]]:
+    for name, step in graph.steps.items():
+        for link in step.connections:
+            if link.root in graph.steps:
+                yield link.root, name, f"{'.'.join(link.source[1:])} → {'.'.join(map(str, link.target))}", True
+        for upstream in step.after:
+            if all(link.root != upstream for link in step.connections):
+                yield upstream, name, "", False

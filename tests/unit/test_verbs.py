@@ -1,0 +1,113 @@
+"""The verbs that show things: explain, nodes, graph, schema, init, doctor, completion."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from runner.cli import main
+from runner.codes import codes
+from runner.nodes import BUILT_IN_KINDS, MODEL_KINDS
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(PROJECT)
+    for name in ("DFRUN_DATABASE_URL", "DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+    def call(*words: str, code: int = 0) -> str:
+        with pytest.raises(SystemExit) as left:
+            main(list(words))
+        out = capsys.readouterr()
+        assert (left.value.code or 0) == code, out.err
+        return out.out + out.err
+
+    return call
+
+
+def test_every_code_is_explained(told: Any) -> None:
+    for code in codes():
+        assert told("explain", code).startswith(f"{code}: ")
+    assert "did you mean DF302?" in told("explain", "DF3022", code=2)
+
+
+@pytest.mark.parametrize(
+    "node", [*(f"Customer.{kind}" for kind in MODEL_KINDS), *BUILT_IN_KINDS, "CustomerBulkUpsertNode"]
+)
+def test_every_node_is_shown_with_its_ports(told: Any, node: str) -> None:
+    text = told("nodes", node)
+    assert all(f"\n{word}\n" in text for word in ("ports", "gives", "example"))
+    document = json.loads(told("nodes", node, "-o", "json"))
+    assert document["ports"]
+    if node != "python.call":
+        assert document["gives"] is not None
+
+
+def test_the_catalogue_lists_every_node_of_every_model(told: Any) -> None:
+    listed = told("nodes")
+    for model in ("Customer", "Order"):
+        for kind in MODEL_KINDS:
+            assert f"  {model}.{kind} " in listed
+    assert "OrderBulkUpsertNode" in listed
+    assert "did you mean Order.create?" in told("nodes", "Order.crate", code=2)
+
+
+@pytest.mark.parametrize(
+    ("form", "line"),
+    [
+        ("text", "    customer_id ← customer.id  (integer)"),
+        ("mermaid", '  customer -->|"id → customer_id"| order'),
+        ("dot", '  "customer" -> "order" [label="id \\u2192 customer_id"];'),
+        ("json", '      "from": "customer.id",'),
+    ],
+)
+def test_a_graph_is_drawn(told: Any, form: str, line: str) -> None:
+    assert line in told("graph", "pipelines/orders.yaml", "-o", form).splitlines()
+
+
+def test_the_schemas_accept_what_the_program_accepts(told: Any) -> None:
+    import jsonschema
+
+    pairs = [("models", ["models.yaml", "runner/starter/models.yaml"]), ("pipeline", ["pipelines/orders.yaml"])]
+    for what, files in pairs:
+        schema = json.loads(told("schema", what))
+        jsonschema.Draft202012Validator.check_schema(schema)
+        for file in files:
+            jsonschema.validate(yaml.safe_load(Path(file).read_text()), schema)
+    wrong = yaml.safe_load("name: p\nsteps: {c: {node: Customer.create, with: {emial: x}}}")
+    with pytest.raises(jsonschema.ValidationError, match="emial"):
+        jsonschema.validate(wrong, schema)
+
+
+def test_a_starter_project_runs_and_is_not_overwritten(
+    told: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "now run: dfrun pipelines/orders.yaml" in told("init")
+    assert "orders succeeded" in told("pipelines/orders.yaml")
+    assert "✓ tables" in told("doctor")
+    assert "DF410 models.yaml is there already" in told("init", code=2)
+
+
+def test_doctor_tells_what_is_wrong(told: Any, tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").write_text("models: {A: {fields: {x: integr}}}")
+    assert "✗ project" in told("doctor", str(tmp_path), code=1)
+    (tmp_path / "models.yaml").write_text("models: {A: {fields: {x: integer}}}")
+    assert "not there yet" in told("doctor", str(tmp_path))
+    assert "nothing answers there" in told(
+        "doctor", str(tmp_path), "--database", "postgresql://h:hush@127.0.0.1:1/x", code=1
+    )
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_completes(told: Any, shell: str) -> None:
+    assert "_DFRUN_COMPLETE" in told("completion", shell)
+
+
+def test_an_unknown_verb_says_so(told: Any) -> None:
+    assert "No such command 'valdate'" in told("valdate", code=2)
