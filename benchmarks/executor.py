@@ -18,8 +18,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-import networkx as nx
-
 from runner.graph import Graph, GraphStep
 from runner.nodes.base import Checked, Context, Subject
 from runner.plan import Plan, build_plan
@@ -64,8 +62,7 @@ def plan_of(edges: list[tuple[int, int]], count: int) -> Plan:
         steps[f"s{number}"] = GraphStep(
             f"s{number}", "no_op", kind, subject, arguments, Checked(OUTPUT, None), links, slots
         )
-    digraph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
-    return build_plan(Graph("bench", digraph, steps, {}, (), {}), "bench")
+    return build_plan(Graph("bench", steps, {}, (), {}), "bench")
 
 
 async def run_once(plan: Plan) -> float:

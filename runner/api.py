@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import sys
@@ -238,6 +237,8 @@ async def run_file(
 
 def create_missing_tables(path: Path, database: str | None, environment: str | None) -> tuple[str, ...]:
     """Create the tables that are missing for the models of a pipeline or of a file of models; gives their models."""
+    import asyncio
+
     from runner.database import Target, choose_database, open_store, table_state
 
     settings, project = settings_of(path.resolve() if path.is_dir() else path.resolve().parent)

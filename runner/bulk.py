@@ -4,7 +4,8 @@ is in `dialects`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,10 +15,8 @@ from runner.dialects.bulk import Conflict, Load, Loaded, load_rows
 from runner.dialects.data import data_table
 from runner.errors import Problem, StepError
 from runner.intake import Intake, Misfit
-from runner.nodes.base import Context
-from runner.nodes.bulk_create import Rejects, Writing, batches_of
-from runner.nodes.update import stamps
 from runner.updates import changes
+from runner.writing import Rejects, Writing, batches_of
 from schemas.shapes import ModelShape
 from schemas.types import ValueProblem, ValueType
 from schemas.updates import Assign
@@ -27,14 +26,16 @@ DATETIME = ValueType("datetime")
 _MOST_KEYS_AT_ONCE = 5_000
 
 
-async def create_many(writing: Writing, context: Context) -> Mapping[str, object]:
+async def create_many(
+    writing: Writing, session: Session, now: datetime, progress: Callable[[int], None]
+) -> Mapping[str, object]:
     """Create (or skip, or update) every row of the data; gives the members of the node's output."""
     assert writing.source is not None
-    session, model = context.session, writing.model
+    model = writing.model
     intake = writing.intake()
-    load = load_of(writing, intake, context)
+    load = load_of(writing, intake, session.table(model), now)
     rejects = Rejects(writing.source.columns, writing.types is not None, writing.max_rejects)
-    stamp = tuple(context.now for _ in range(len(load.columns) - len(intake.columns)))
+    stamp = tuple(now for _ in range(len(load.columns) - len(intake.columns)))
     loaded, ids = Loaded(), list[object]()
     async for batch in batches_of(writing.source, writing.batch_size):
         rows, lines = read_batch(intake, batch, rejects if writing.collects else None)
@@ -53,7 +54,7 @@ async def create_many(writing: Writing, context: Context) -> Mapping[str, object
             loaded += await _load_with_ids(session, load, written, rows, model, ids)
         else:
             loaded += await load_rows(session, load, written)
-        context.progress(len(rows))
+        progress(len(rows))
     output: dict[str, object] = {
         "created": loaded.created, "skipped": loaded.skipped, "updated": loaded.updated,
     }  # fmt: skip
@@ -64,7 +65,7 @@ async def create_many(writing: Writing, context: Context) -> Mapping[str, object
     return output
 
 
-def load_of(writing: Writing, intake: Intake, context: Context) -> Load:
+def load_of(writing: Writing, intake: Intake, table: sa.Table, now: datetime) -> Load:
     """Where the rows of this intake go; managed fields come last."""
     model = writing.model
     managed = tuple(name for name, field in model.fields.items() if field.managed)
@@ -75,8 +76,8 @@ def load_of(writing: Writing, intake: Intake, context: Context) -> Load:
         if name not in columns:
             raise ValueProblem(f"the data has no column {name!r}, which is in the key", ("data",), kind="shape")
     wanted = writing.update if writing.update is not None else intake.columns
-    update = (*(n for n in wanted if n not in writing.key), *stamps(model, context))
-    return Load(context.session.table(model), columns, kinds, conflict, writing.key, update)
+    update = (*(n for n in wanted if n not in writing.key), *model.stamps(now))
+    return Load(table, columns, kinds, conflict, writing.key, update)
 
 
 def read_batch(intake: Intake, batch: Any, rejects: Rejects | None) -> tuple[list[Row], list[int | None]]:
@@ -240,10 +241,12 @@ async def _id_block(session: Session, table: sa.Table, name: str, count: int) ->
 # --- updates that bring a row of data for each row ---------------------------------------------------------------
 
 
-async def update_many(writing: Writing, assigns: Sequence[Assign], context: Context) -> Mapping[str, object]:
+async def update_many(
+    writing: Writing, assigns: Sequence[Assign], session: Session, now: datetime, progress: Callable[[int], None]
+) -> Mapping[str, object]:
     """Change the row of each data row's key; data rows are applied in their order."""
     assert writing.source is not None
-    session, model = context.session, writing.model
+    model = writing.model
     columns = writing.source.columns
     taken = writing.taken(columns)
     kinds = {name: _kind_of(name, writing, model) for name in taken}
@@ -257,12 +260,12 @@ async def update_many(writing: Writing, assigns: Sequence[Assign], context: Cont
             same = [table.c[name] == given[name] for name in writing.key]
             types = {name: field.type for name, field in model.fields.items()}
             values: dict[str, Any] = dict(changes(assigns, dict(table.c), types, session.database, given))
-            statement = sa.update(table).where(*same).values(values | stamps(model, context))
+            statement = sa.update(table).where(*same).values(values | model.stamps(now))
             del data  # UPDATE … FROM: the data's columns in the condition name it
             count = await session.execute(statement)
             updated += count
             missing += len(part) - count
-        context.progress(len(rows))
+        progress(len(rows))
     return {"updated": updated, "missing": missing}
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -68,19 +71,37 @@ class GraphStep:
         return bound
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Graph:
-    """A whole pipeline. `digraph` is a MultiDiGraph over step ids in file order; its data edges are keyed by the
-    target port's path and carry `link`, its control edges carry `after`."""
+    """A whole pipeline, checked: its steps in the order of the file, and what it takes and gives."""
 
     name: str
-    digraph: nx.MultiDiGraph[str] = field(hash=False)
     steps: Mapping[str, GraphStep] = field(hash=False)
     params: Mapping[str, Param] = field(hash=False)
     secrets: tuple[str, ...]
     outputs: Mapping[str, Link] = field(hash=False)
     fail_fast: bool = True
     timeout_seconds: float | None = None
+
+    @cached_property
+    def digraph(self) -> nx.MultiDiGraph[str]:
+        """The steps as a MultiDiGraph in file order: data edges are keyed by the target port's path and carry their
+        typed `link`, control edges carry `after`.
+
+        A plain DiGraph would merge two connections between the same two steps. Made when it is asked for: importing
+        networkx takes a third of the time that checking a small file does.
+        """
+        import networkx as nx
+
+        digraph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        digraph.add_nodes_from(self.steps)
+        for name, step in self.steps.items():
+            for link in step.connections:
+                if link.root in self.steps:
+                    digraph.add_edge(link.root, name, key=".".join(map(str, link.target)), link=link)
+            for upstream, state in step.after.items():
+                digraph.add_edge(upstream, name, key=f"after {upstream}", after=state)
+        return digraph
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,38 +135,25 @@ class _Builder:
         }
 
     def build(self) -> Graph:
-        import networkx as nx
-
-        digraph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
-        digraph.add_nodes_from(self.pipeline.steps)
         wires = {name: list(self._wires(name, step)) for name, step in self.pipeline.steps.items()}
         afters = {name: dict(self._afters(name, step)) for name, step in self.pipeline.steps.items()}
-        for name in self.pipeline.steps:
-            for wire in wires[name]:
-                if wire.reference.root in self.pipeline.steps:
-                    digraph.add_edge(wire.reference.root, name, key=wire.key)
-            for upstream, state in afters[name].items():
-                digraph.add_edge(upstream, name, key=f"after {upstream}", after=state)
         steps: dict[str, GraphStep] = {}
-        if self._is_acyclic(digraph, wires):
-            position = {name: index for index, name in enumerate(self.pipeline.steps)}
-            for name in nx.lexicographical_topological_sort(digraph, key=position.__getitem__):
-                step = self._step(name, wires[name], afters[name])
-                if step is None:
-                    self.roots[name] = ValueType("any")
-                    continue
-                steps[name] = step
-                self.roots[name] = step.checked.output
-                for link, wire in zip(step.connections, wires[name], strict=False):
-                    if link.root in digraph:
-                        digraph.edges[link.root, name, wire.key]["link"] = link
+        outputs: dict[str, Link] = {}
+        order = self._order(wires, afters)
+        for name in order:
+            step = self._step(name, wires[name], afters[name])
+            if step is None:
+                self.roots[name] = ValueType("any")
+                continue
+            steps[name] = step
+            self.roots[name] = step.checked.output
+        if order:
             outputs = self._outputs()
             self._check_rejects(steps, outputs)
         if self.problems:
             raise DefinitionError(self.problems)
         return Graph(
             name=self.pipeline.name,
-            digraph=digraph,
             steps={name: steps[name] for name in self.pipeline.steps},
             params=self.pipeline.params,
             secrets=tuple(self.pipeline.secrets),
@@ -217,28 +225,26 @@ class _Builder:
             else:
                 yield upstream, state
 
-    def _is_acyclic(self, digraph: nx.MultiDiGraph[str], wires: Mapping[str, list[_Wire]]) -> bool:
-        import networkx as nx
-
-        if nx.is_directed_acyclic_graph(digraph):
-            return True
-        cycle = [(edge[0], edge[1]) for edge in nx.find_cycle(digraph)]
-        way = " → ".join([source for source, _ in cycle] + [cycle[0][0]])
-        order = list(self.pipeline.steps)
+    def _order(self, wires: Mapping[str, list[_Wire]], afters: Mapping[str, Mapping[str, Upstream]]) -> list[str]:
+        """The steps so that each comes after all it reads from; none when some wait for each other."""
+        steps = self.pipeline.steps
+        waits = {n: {w.reference.root for w in wires[n]} & steps.keys() | afters[n].keys() for n in steps}
+        try:
+            return list(TopologicalSorter(waits).static_order())
+        except CycleError as error:
+            ring: list[str] = error.args[1]
+        cycle = list(pairwise(ring))
+        position = {name: index for index, name in enumerate(steps)}
         # the edge that leads back to the earliest step of the ring is the one an author would look at
-        source, target = min(cycle, key=lambda edge: order.index(edge[1]))
+        source, target = min(cycle, key=lambda edge: position[edge[1]])
+        start = ring.index(target)
+        way = " → ".join([*ring[start:-1], *ring[:start], target])
         wire = next((w for w in wires[target] if w.reference.root == source), None)
         place = wire.place if wire else self.document.place(("steps", target, "after"), key=True)
-        self.problems.append(
-            Problem(
-                "DF307",
-                f"these steps wait for each other: {way}",
-                place,
-                "a step runs once, after everything it reads from or waits for",
-                "remove one of these connections",
-            )
-        )
-        return False
+        why = "a step runs once, after everything it reads from or waits for"
+        what = f"these steps wait for each other: {way}"
+        self.problems.append(Problem("DF307", what, place, why, "remove one of these connections"))
+        return []
 
     # --- one step --------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from schemas.types import ValueType
 
@@ -76,6 +77,11 @@ class ModelShape:
     def writable(self) -> dict[str, FieldShape]:
         """The fields a user may write."""
         return {name: f for name, f in self.fields.items() if not (f.managed or f.generated)}
+
+    def stamps(self, now: datetime) -> dict[str, object]:
+        """The managed fields that a change of a row sets."""
+        field = self.fields.get("updated_at")
+        return {"updated_at": now} if field is not None and field.managed else {}
 
     def unique_keys(self) -> list[tuple[str, ...]]:
         """The column sets that identify one row: the primary key first."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from runner.nodes.aggregate import LIMIT
 from runner.nodes.arguments import FILTER, field_types, model_of, read_under
 from runner.nodes.base import Checked, Context, Subject
-from runner.nodes.bulk_create import BATCH_SIZE, DATA, FIELDS, Writing, read_writing
+from runner.nodes.bulk_create import BATCH_SIZE, DATA, FIELDS, read_writing
 from runner.nodes.bulk_delete import ALL_ROWS, ManyRows, read_many, where_of
-from runner.nodes.update import stamps
 from runner.nodes.upsert import KEY
+from runner.writing import Writing
 from schemas.nodes import Port
 from schemas.shapes import ModelShape
 from schemas.types import ValueProblem, ValueType, widens
@@ -101,13 +101,13 @@ class BulkUpdate:
             from runner.bulk import update_many
 
             assert parsed.assigns is not None, "the columns of data are known while it runs"
-            return await update_many(parsed.writing, parsed.assigns, context)
+            return await update_many(parsed.writing, parsed.assigns, context.session, context.now, context.progress)
         assert isinstance(parsed, FilterUpdate)
         model, session = parsed.rows.model, context.session
         table = session.table(model)
         values = changes(parsed.assigns, dict(table.c), field_types(model), session.database)
         where = where_of(parsed.rows, table, context)
-        updated = await session.execute(sa.update(table).where(where).values(values | stamps(model, context)))
+        updated = await session.execute(sa.update(table).where(where).values(values | model.stamps(context.now)))
         context.progress(updated)
         return {"updated": updated}
 

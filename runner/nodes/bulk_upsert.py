@@ -8,8 +8,9 @@ from dataclasses import replace
 from runner.intake import check_columns
 from runner.nodes.arguments import model_of, read_under
 from runner.nodes.base import Checked, Context, Subject
-from runner.nodes.bulk_create import BATCH_SIZE, DATA, FIELDS, Writing, field_ports, read_writing, under_data
+from runner.nodes.bulk_create import BATCH_SIZE, DATA, FIELDS, field_ports, read_writing, under_data
 from runner.nodes.upsert import KEY, read_key
+from runner.writing import Writing
 from schemas.nodes import Port
 from schemas.shapes import ModelShape
 from schemas.types import ValueProblem, ValueType
@@ -68,7 +69,7 @@ class BulkUpsert:
         from runner.bulk import create_many
 
         assert isinstance(parsed, Writing)
-        output = await create_many(parsed, context)
+        output = await create_many(parsed, context.session, context.now, context.progress)
         return {"created": output["created"], "updated": output["updated"]}
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from runner.cells import cell_text
 from runner.nodes.base import Checked, Context, Subject
-from runner.nodes.bulk_create import rows_of
 from runner.nodes.csv_read import DECIMAL, DELIMITER
 from runner.nodes.textfile import PATH, read_character, read_encoding, read_path, read_switch, read_word, whole_file
 from runner.rows import Rows
+from runner.writing import rows_of
 from schemas.nodes import Port
 from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value
 

@@ -9,7 +9,6 @@ from runner.nodes.arguments import FILTER, MISSING, field_types, key_ports, mode
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.read import OneRow, check_one_row, find_one
 from schemas.nodes import Port
-from schemas.shapes import ModelShape
 from schemas.types import ValueType
 from schemas.updates import Assign, parse_update
 
@@ -54,16 +53,10 @@ class Update:
         table = session.table(model)
         values = changes(parsed.assigns, dict(table.c), field_types(model), session.database)
         key = [table.c[name] == row[name] for name in model.primary_key]
-        statement = sa.update(table).where(*key).values(values | stamps(model, context))
+        statement = sa.update(table).where(*key).values(values | model.stamps(context.now))
         found = await session.fetch(statement.returning(*(table.c[name] for name in model.fields)))
         context.progress(1)
         return dict(zip(model.fields, found[0], strict=True))
-
-
-def stamps(model: ModelShape, context: Context) -> dict[str, object]:
-    """The managed fields that a change of a row sets."""
-    field = model.fields.get("updated_at")
-    return {"updated_at": context.now} if field is not None and field.managed else {}
 
 
 KIND = Update()

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from runner.nodes.arguments import model_of, read_ports
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.create import KIND as CREATE
-from runner.nodes.update import stamps
 from schemas.nodes import Port
 from schemas.shapes import ModelShape
 from schemas.types import ValueProblem, ValueType
@@ -80,7 +79,7 @@ class Upsert:
         model, session = parsed.model, context.session
         table = session.table(model)
         values = dict(parsed.values) | {name: context.now for name, field in model.fields.items() if field.managed}
-        changed = {n: v for n, v in parsed.values.items() if n not in parsed.key} | stamps(model, context)
+        changed = {n: v for n, v in parsed.values.items() if n not in parsed.key} | model.stamps(context.now)
         if not changed:
             changed = {parsed.key[0]: parsed.values[parsed.key[0]]}  # the row must be touched to be given back
         columns = [table.c[name] for name in model.fields]
