@@ -20,6 +20,7 @@ from runner.errors import DefinitionError, Place, Problem, did_you_mean
 from runner.nodes import resolve_node
 from runner.nodes.base import Checked, Kind, Subject
 from runner.ports import Link, Reference, parse_reference, reach_type
+from schemas.filters import parse_filter
 from schemas.nodes import NOTHING, Port
 from schemas.types import Connection, ValueProblem, ValueType, parse_value
 
@@ -137,6 +138,7 @@ class _Builder:
     def build(self) -> Graph:
         wires = {name: list(self._wires(name, step)) for name, step in self.pipeline.steps.items()}
         afters = {name: dict(self._afters(name, step)) for name, step in self.pipeline.steps.items()}
+        self._check_params()
         steps: dict[str, GraphStep] = {}
         outputs: dict[str, Link] = {}
         order = self._order(wires, afters)
@@ -161,6 +163,23 @@ class _Builder:
             fail_fast=self.pipeline.fail_fast,
             timeout_seconds=self.pipeline.timeout.total_seconds() if self.pipeline.timeout else None,
         )
+
+    def _check_params(self) -> None:
+        """Defaults fit their types, checks are filters."""
+        for name, param in self.pipeline.params.items():
+            kind = param.value_type()
+            try:
+                if "default" in param.model_fields_set:
+                    parse_value(kind, param.default)
+            except ValueProblem as problem:
+                at = ("params", name, "default", *problem.path)
+                self._report("DF309", at, False, f"default of {name!r}: {problem.what}", problem.why, problem.fix)
+            try:
+                if param.check is not None:
+                    parse_filter({name: param.check}, {name: kind})
+            except ValueProblem as problem:
+                at = ("params", name, "check", *problem.path[1:])
+                self._report("DF309", at, problem.key, f"check of {name!r}: {problem.what}", problem.why, problem.fix)
 
     # --- what the author wrote -------------------------------------------------------------------------------
 
