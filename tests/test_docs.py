@@ -1,0 +1,103 @@
+"""Every YAML and every printed output of the README and the pages under docs/ is as the program has it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from docpages import UNCHECKED, Block, read_blocks, read_commands, run_command
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from runner import api
+from runner.errors import DefinitionError
+
+PROJECT = Path(__file__).parents[1]
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+
+
+@pytest.fixture
+def shop(postgres_url: sa.URL) -> Iterator[str]:
+    """The address of an empty PostgreSQL database, for the pages that show one."""
+    name = f"docs_{uuid.uuid4().hex[:12]}"
+
+    async def run(text: str) -> None:
+        engine = create_async_engine(postgres_url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        async with engine.connect() as connection:
+            await connection.execute(sa.text(text))
+        await engine.dispose()
+
+    asyncio.run(run(f"CREATE DATABASE {name}"))
+    yield postgres_url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
+    asyncio.run(run(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_a_page_is_as_the_program_has_it(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(PROJECT / "models.yaml", tmp_path)
+    shutil.copytree(PROJECT / "pipelines", tmp_path / "pipelines", ignore=shutil.ignore_patterns("out"))
+    text = page.read_text(encoding="utf-8")
+    blocks = list(read_blocks(text))
+    assert len(blocks) * 2 == len(re.findall(r"^ *```", text, re.M)), "a fence is not closed"
+    database = request.getfixturevalue("shop") if "postgresql://localhost/shop" in text else ""
+    wrong = []
+    for block in blocks:
+        try:
+            wrong += [f"{page.name}:{block.line}: {each}" for each in _do(block, tmp_path, database)]
+        except DefinitionError as error:
+            wrong.append(f"{page.name}:{block.line}: {error}")
+    assert not wrong, "\n\n".join(wrong)
+
+
+def _do(block: Block, folder: Path, database: str) -> Iterator[str]:
+    """Do what a block says; what is wrong with it."""
+    name = next((word for word in block.words if "." in word), None)
+    if name is not None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(block.text, encoding="utf-8")
+    match block.language:
+        case "yaml":
+            yield from _check(block, folder / (name or "example.yaml"))
+        case "console":
+            commands = read_commands(block.text)
+            if not commands:
+                yield "a console block without a command: begin its line with `$ `"
+            for command in commands:
+                told = run_command(command, folder, {}, database)
+                if told:
+                    yield told
+        case "sh":
+            pass  # what sets everything up: .ci/run does it, word for word, in a fresh clone
+        case language if language in UNCHECKED or name is not None:
+            pass
+        case language:
+            yield f"a block of {language or 'no language'}: one of yaml, console, {', '.join(UNCHECKED)}"
+
+
+def _check(block: Block, file: Path) -> Iterator[str]:
+    """A YAML block stands as a whole file, or as steps of one; valid, or refused where it says `wrong`."""
+    if not file.exists():
+        text = block.text
+        if not re.search(r"^(models|steps|tests):", text, re.M):
+            text = "steps:\n" + re.sub(r"^(?=.)", "  ", text, flags=re.M)
+        if re.search(r"^steps:", text, re.M) and not re.search(r"^name:", text, re.M):
+            text = f"name: example\n{text}"
+        file.write_text(text, encoding="utf-8")
+    try:
+        api.check(file)
+    except DefinitionError as error:
+        if "wrong" not in block.words:
+            yield f"is refused:\n{error}"
+    else:
+        if "wrong" in block.words:
+            yield "is said to be wrong, and is accepted"
+    if file.name == "example.yaml":
+        file.unlink()
