@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from runner.errors import DefinitionError, Place, Problem, did_you_mean
+from runner.features import ORDER
+from runner.features.base import Feature
 from runner.source import Document
 from schemas.filters import parse_filter
 from schemas.models import FieldDeclaration, Model, Models
 from schemas.shapes import NO_DEFAULT, FieldShape, IndexShape, ModelShape
 from schemas.types import ValueProblem, ValueType, parse_value
-
-DATETIME = ValueType("datetime")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,8 @@ def _shape(name: str, model: Model, document: Document, problems: list[Problem])
     at: tuple[str | int, ...] = ("models", name)
     fields: dict[str, FieldShape] = {}
     keys = tuple(n for n, declared in model.fields.items() if declared.primary_key)
-    managed = {"created_at", "updated_at"} if model.features.timestamps else set()
+    features = _features(model)
+    managed = {column: field for feature in features for column, field in feature.columns().items()}
     if not keys:
         keys = ("id",)
         if "id" not in model.fields:
@@ -73,20 +74,24 @@ def _shape(name: str, model: Model, document: Document, problems: list[Problem])
     for field_name, declared in model.fields.items():
         place = document.place((*at, "fields", field_name), key=True)
         if field_name in managed:
-            problems.append(Problem("DF202", f"{field_name!r} is managed by dfrun", place, "it writes the timestamps",
-                                    "remove the field, or set features: {timestamps: false}"))  # fmt: skip
+            owner = next(feature.name for feature in features if field_name in feature.columns())
+            problems.append(Problem("DF202", f"{field_name!r} is managed by dfrun", place, f"it belongs to {owner}",
+                                    f"remove the field, or set features: {{{owner}: false}}"))  # fmt: skip
             continue
         fields[field_name] = _field(field_name, declared, (*at, "fields", field_name), document, problems,
                                     field_name in keys)  # fmt: skip
-    for column in sorted(managed):
-        fields[column] = FieldShape(column, DATETIME, managed=True)
+    fields |= managed
     lower: dict[str, str] = {}
     for column in fields:
         if lower.setdefault(column.lower(), column) != column:
             place = document.place((*at, "fields", column), key=True)
             problems.append(Problem("DF203", f"{column!r} and {lower[column.lower()]!r} differ by case only", place))
     indexes = _indexes(name, model, fields, document, problems)
-    return ModelShape(name, table_name(name), fields, keys, indexes)
+    return ModelShape(name, table_name(name), fields, keys, indexes, frozenset(f.name for f in features))
+
+
+def _features(model: Model) -> list[Feature]:
+    return [feature for feature in ORDER if getattr(model.features, feature.name)]
 
 
 def _field(

@@ -38,7 +38,7 @@ from schemas.pipeline import Retry
 from schemas.types import ValueProblem
 
 if TYPE_CHECKING:
-    from runner.dialects.base import Session
+    from runner.access import Access
     from runner.dialects.session import Store
 
 Emit = Callable[[Event], None]
@@ -91,14 +91,14 @@ class StepContext:
     step_id: str
     now: datetime
     emit: Emit
-    _session: Session | None = None
+    _access: Access | None = None
     rows: int | None = None
 
     @property
-    def session(self) -> Session:
-        """The transaction of this attempt."""
-        assert self._session is not None, f"{self.step_id} uses a database its kind did not ask for"
-        return self._session
+    def access(self) -> Access:
+        """The tables, inside the transaction of this attempt."""
+        assert self._access is not None, f"{self.step_id} uses a database its kind did not ask for"
+        return self._access
 
     def progress(self, rows: int) -> None:
         """Say that `rows` rows more are done."""
@@ -382,9 +382,13 @@ class Executor:
                 await stack.enter_async_context(asyncio.timeout(limit + (_CLIENT_GRACE_SECONDS if in_server else 0)))
             if step.kind.uses_database:
                 assert self.store is not None, "a plan with database steps is run with a database"
-                context._session = await stack.enter_async_context(
+                from runner.access import Access
+                from runner.features.base import Scope
+
+                session = await stack.enter_async_context(
                     self.store.session(writes=step.kind.writes, timeout_seconds=limit)
                 )
+                context._access = Access(session, Scope(self.now))
             return await step.kind.run(parsed, context)
 
     async def _value(self, source: tuple[str, ...], has_default: bool, default: object) -> object:

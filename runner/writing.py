@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runner.errors import Problem, StepError
 from runner.intake import Intake, Misfit, build_intake, check_columns
@@ -14,7 +14,8 @@ from schemas.types import ValueProblem, ValueType
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """What goes where. `source` is None until the data is there; `types` are its columns' types as far as known."""
+    """What goes where. `source` is None until the data is there; `types` are its columns' types as far as known;
+    `models` holds those that its fields may reference."""
 
     model: ModelShape
     source: Rows | None
@@ -28,6 +29,7 @@ class Writing:
     collects: bool = False
     max_rejects: int | None = None
     returns_ids: bool = False
+    models: Mapping[str, ModelShape] = field(default_factory=dict)
 
     def taken(self, columns: Sequence[str]) -> tuple[str, ...]:
         """The columns to use, in their order."""

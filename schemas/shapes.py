@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from schemas.types import ValueType
 
@@ -74,14 +73,14 @@ class ModelShape:
         return ValueType("rows", fields={name: f.type for name, f in self.fields.items()})
 
     @property
+    def types(self) -> dict[str, ValueType]:
+        """The type of each field, by its name."""
+        return {name: f.type for name, f in self.fields.items()}
+
+    @property
     def writable(self) -> dict[str, FieldShape]:
         """The fields a user may write."""
         return {name: f for name, f in self.fields.items() if not (f.managed or f.generated)}
-
-    def stamps(self, now: datetime) -> dict[str, object]:
-        """The managed fields that a change of a row sets."""
-        field = self.fields.get("updated_at")
-        return {"updated_at": now} if field is not None and field.managed else {}
 
     def unique_keys(self) -> list[tuple[str, ...]]:
         """The column sets that identify one row: the primary key first."""

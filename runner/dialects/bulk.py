@@ -7,16 +7,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from runner.dialects.base import Session
 from runner.dialects.types import to_sqlite
+from runner.query import Conflict
 from schemas.types import ValueType
 
-Conflict = Literal["error", "skip", "upsert"]
 SQLITE_BIND_LIMIT = 32_766
 SQLITE_ROWS_PER_STATEMENT = 500
 _STAGING = "dfrun_load"
@@ -165,3 +165,19 @@ async def _known_keys(session: Session, load: Load, rows: Sequence[tuple[Any, ..
     same = [load.table.c[name] == columns[name] for name in load.key]
     found = await session.fetch(sa.select(sa.func.count()).select_from(data.join(load.table, sa.and_(*same))))
     return int(str(found[0][0]))
+
+
+async def reserve_ids(session: Session, table: sa.Table, name: str, count: int) -> list[int]:
+    """`count` generated keys that nobody else will get."""
+    if not count:
+        return []
+    if session.database == "postgresql":
+        sequence = sa.func.pg_get_serial_sequence(table.name, name)
+        numbers = sa.func.generate_series(1, count).table_valued("n")
+        found = await session.fetch(sa.select(sa.func.nextval(sa.cast(sequence, sa.Text()))).select_from(numbers))
+        return [int(str(row[0])) for row in found]
+    # the one writer is here: the next keys are those after the largest that ever was, which AUTOINCREMENT keeps
+    kept = sa.table("sqlite_sequence", sa.column("seq"), sa.column("name"))
+    found = await session.fetch(sa.select(kept.c.seq).where(kept.c.name == table.name))
+    first = (int(str(found[0][0])) if found else 0) + 1
+    return list(range(first, first + count))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from runner.nodes.arguments import FILTER, field_types, filter_of, model_of, read_under
 from runner.nodes.base import Checked, Context, Subject
+from runner.query import Summary
 from runner.rows import Batch, SpooledRows
-from schemas.aggregates import Aggregate, parse_aggregate, parse_group_by
-from schemas.filters import Filter, Order, parse_filter, parse_order_by
+from schemas.aggregates import parse_aggregate, parse_group_by
+from schemas.filters import Order, parse_filter, parse_order_by
 from schemas.nodes import Port
-from schemas.shapes import ModelShape
 from schemas.types import ValueProblem, ValueType, parse_value
 
 _NAMES = ValueType("list", items=ValueType("string"))
@@ -26,20 +25,6 @@ def read_limit(arguments: Mapping[str, object], name: str = "limit") -> object:
     if isinstance(value, int) and value < 0:
         raise ValueProblem("wants a whole number of at least 0", (name,))
     return value
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked of which rows."""
-
-    model: ModelShape
-    where: Filter
-    groups: tuple[str, ...]
-    aggregates: tuple[Aggregate, ...]
-    types: Mapping[str, ValueType]
-    having: Filter | None
-    orders: tuple[Order, ...]
-    limit: object
 
 
 class AggregateRows:
@@ -73,9 +58,11 @@ class AggregateRows:
             having = read_under("having", lambda: parse_filter(arguments["having"], types))
         orders = read_under("order_by", lambda: parse_order_by(arguments.get("order_by", []), types))
         orders += tuple(Order(g, False) for g in groups if all(o.field != g for o in orders))
-        question = Question(
-            model, filter_of(arguments, model), groups, aggregates, types, having, orders, read_limit(arguments)
-        )
+        limit = read_limit(arguments)
+        question = Summary(
+            model, groups, aggregates, types, filter_of(arguments, model), having, orders,
+            limit if isinstance(limit, int) else None,
+        )  # fmt: skip
         if groups:
             members = {"rows": ValueType("rows", fields=types), "count": ValueType("integer")}
             return Checked(ValueType("record", fields=members), question)
@@ -85,20 +72,11 @@ class AggregateRows:
         return Checked(ValueType("record", fields=types), question)
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
-        from runner.aggregates import aggregate_statement, results
-        from runner.filters import condition
-
-        assert isinstance(parsed, Question)
-        session, fields = context.session, field_types(parsed.model)
-        table = session.table(parsed.model)
-        where = condition(parsed.where, dict(table.c), fields, session.database)
-        inner = aggregate_statement(table, where, parsed.groups, parsed.aggregates, fields, session.database)
-        limit = parsed.limit if isinstance(parsed.limit, int) else None
-        statement = results(inner, parsed.types, parsed.having, parsed.orders, limit, session.database)
+        assert isinstance(parsed, Summary)
         if not parsed.groups:
-            return dict(zip(parsed.types, (await session.fetch(statement))[0], strict=True))
+            return dict(zip(parsed.types, (await context.access.fetch(parsed))[0], strict=True))
         kept = SpooledRows(tuple(parsed.types))
-        async for rows in session.stream(statement):
+        async for rows in context.access.stream(parsed):
             kept.append(Batch(kept.columns, rows))
         return {"rows": kept, "count": kept.count}
 

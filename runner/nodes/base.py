@@ -14,7 +14,7 @@ from schemas.shapes import ModelShape
 from schemas.types import ValueType
 
 if TYPE_CHECKING:
-    from runner.dialects.base import Session
+    from runner.access import Access
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class Context(Protocol):
     now: datetime
 
     @property
-    def session(self) -> Session:
-        """The transaction of this attempt; only for kinds that use a database."""
+    def access(self) -> Access:
+        """The tables, inside the transaction of this attempt; only for kinds that use a database."""
 
     def log(self, level: str, message: str, fields: Mapping[str, object]) -> None:
         """Put a message into the run's log."""

@@ -199,14 +199,16 @@ class BulkCreate:
             fields["ids"] = ValueType("list", items=model.fields[model.primary_key[0]].type)
         if collects:
             fields |= {"rejects": reject_type(writing.types), "reject_count": INTEGER}
-        parsed = replace(writing, conflict=conflict, key=key, collects=collects, returns_ids=returns_ids)
+        parsed = replace(
+            writing, conflict=conflict, key=key, collects=collects, returns_ids=returns_ids, models=subject.models
+        )
         return Checked(ValueType("record", fields=fields), parsed)
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
         from runner.bulk import create_many
 
         assert isinstance(parsed, Writing)
-        return await create_many(parsed, context.session, context.now, context.progress)
+        return await create_many(parsed, context.access, context.progress)
 
 
 KIND = BulkCreate()

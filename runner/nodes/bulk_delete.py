@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from runner.nodes.aggregate import LIMIT, read_limit
 from runner.nodes.arguments import FILTER, field_types, filter_of, model_of, read_under
 from runner.nodes.base import Checked, Context, Subject
+from runner.query import Delete
 from schemas.filters import All, Filter, parse_filter
 from schemas.nodes import Port
 from schemas.shapes import ModelShape
 from schemas.types import ValueProblem, ValueType, parse_value
-
-if TYPE_CHECKING:
-    import sqlalchemy as sa
 
 ALL_ROWS = Port(
     "all_rows", ValueType("boolean"), default=False, literal=True, help="an empty filter means every row, indeed"
@@ -30,6 +27,11 @@ class ManyRows:
     where: Filter
     limit: object
 
+    @property
+    def most(self) -> int | None:
+        """The limit, once it is known."""
+        return self.limit if isinstance(self.limit, int) else None
+
 
 def read_many(arguments: Mapping[str, object], model: ModelShape) -> ManyRows:
     """The rows that a bulk write means. Raises `ValueProblem` where that could be every row by accident."""
@@ -42,22 +44,6 @@ def read_many(arguments: Mapping[str, object], model: ModelShape) -> ManyRows:
         fix = "all_rows: true, if every row is meant"
         raise ValueProblem("an empty filter finds every row", ("filter",), kind="shape", fix=fix)
     return ManyRows(model, where, read_limit(arguments))
-
-
-def where_of(many: ManyRows, table: sa.Table, context: Context) -> Any:
-    """The condition of the write; with a limit, the keys of the first rows."""
-    import sqlalchemy as sa
-
-    from runner.filters import condition
-
-    where = condition(many.where, dict(table.c), field_types(many.model), context.session.database)
-    if not isinstance(many.limit, int):
-        return where
-    keys = [table.c[name] for name in many.model.primary_key]
-    inner = sa.select(*keys).where(where).order_by(*keys).limit(many.limit)
-    if context.session.database == "postgresql":
-        inner = inner.with_for_update()
-    return (sa.tuple_(*keys) if len(keys) > 1 else keys[0]).in_(inner)
 
 
 class BulkDelete:
@@ -94,11 +80,8 @@ class BulkDelete:
         return Checked(output, ManyRows(model, where, None))
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
-        import sqlalchemy as sa
-
         assert isinstance(parsed, ManyRows)
-        table = context.session.table(parsed.model)
-        deleted = await context.session.execute(sa.delete(table).where(where_of(parsed, table, context)))
+        deleted = await context.access.execute(Delete(parsed.model, parsed.where, parsed.most))
         context.progress(deleted)
         return {"deleted": deleted}
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from runner.nodes.aggregate import LIMIT
-from runner.nodes.arguments import FILTER, field_types, model_of, read_under
+from runner.nodes.arguments import FILTER, model_of, read_under
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.bulk_create import BATCH_SIZE, DATA, FIELDS, read_writing
-from runner.nodes.bulk_delete import ALL_ROWS, ManyRows, read_many, where_of
+from runner.nodes.bulk_delete import ALL_ROWS, ManyRows, read_many
 from runner.nodes.upsert import KEY
+from runner.query import Update
 from runner.writing import Writing
 from schemas.nodes import Port
 from schemas.shapes import ModelShape
@@ -93,21 +94,14 @@ class BulkUpdate:
         return DataUpdate(replace(writing, key=key), assigns)
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
-        import sqlalchemy as sa
-
-        from runner.updates import changes
-
         if isinstance(parsed, DataUpdate):
             from runner.bulk import update_many
 
             assert parsed.assigns is not None, "the columns of data are known while it runs"
-            return await update_many(parsed.writing, parsed.assigns, context.session, context.now, context.progress)
+            return await update_many(parsed.writing, parsed.assigns, context.access, context.progress)
         assert isinstance(parsed, FilterUpdate)
-        model, session = parsed.rows.model, context.session
-        table = session.table(model)
-        values = changes(parsed.assigns, dict(table.c), field_types(model), session.database)
-        where = where_of(parsed.rows, table, context)
-        updated = await session.execute(sa.update(table).where(where).values(values | model.stamps(context.now)))
+        rows = parsed.rows
+        updated = await context.access.execute(Update(rows.model, rows.where, parsed.assigns, rows.most))
         context.progress(updated)
         return {"updated": updated}
 

@@ -69,7 +69,7 @@ class BulkUpsert:
         from runner.bulk import create_many
 
         assert isinstance(parsed, Writing)
-        output = await create_many(parsed, context.session, context.now, context.progress)
+        output = await create_many(parsed, context.access, context.progress)
         return {"created": output["created"], "updated": output["updated"]}
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from runner.nodes.arguments import FILTER, field_types, filter_of, model_of
+from runner import query
+from runner.nodes.arguments import FILTER, filter_of, model_of
 from runner.nodes.base import Checked, Context, Subject
 from schemas.filters import Filter
 from schemas.nodes import Port
@@ -31,14 +32,8 @@ class Count:
         return Checked(OUTPUT, (model, filter_of(arguments, model)))
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
-        import sqlalchemy as sa
-
-        from runner.filters import condition
-
-        model, tree = cast("tuple[ModelShape, Filter]", parsed)
-        table = context.session.table(model)
-        where = condition(tree, dict(table.c), field_types(model), context.session.database)
-        rows = await context.session.fetch(sa.select(sa.func.count()).select_from(table).where(where))
+        model, where = cast("tuple[ModelShape, Filter]", parsed)
+        rows = await context.access.fetch(query.Count(model, where))
         return {"count": rows[0][0]}
 
 

@@ -7,6 +7,7 @@ from typing import cast
 
 from runner.nodes.arguments import model_of, read_ports
 from runner.nodes.base import Checked, Context, Subject
+from runner.query import Insert
 from schemas.nodes import NOTHING, Port
 from schemas.shapes import NO_DEFAULT, ModelShape
 
@@ -32,15 +33,10 @@ class Create:
         return Checked(model.row, (model, read_ports(self.ports(subject, arguments), arguments)))
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
-        import sqlalchemy as sa
-
         model, values = cast("tuple[ModelShape, dict[str, object]]", parsed)
-        stamps = {name: context.now for name, field in model.fields.items() if field.managed}
-        table = context.session.table(model)
-        columns = [table.c[name] for name in model.fields]
-        rows = await context.session.fetch(sa.insert(table).values(values | stamps).returning(*columns))
+        row = await context.access.insert(Insert(model, values))
         context.progress(1)
-        return dict(zip(model.fields, rows[0], strict=True))
+        return row
 
 
 KIND = Create()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from runner import query
 from runner.nodes.arguments import FILTER, MISSING, key_ports, model_of
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.read import OneRow, check_one_row, find_one
+from runner.query import row_with
 from schemas.nodes import Port
 
 
@@ -25,14 +27,11 @@ class Delete:
         return check_one_row(self.ports(subject, arguments), arguments, subject)
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object] | None:
-        import sqlalchemy as sa
-
         assert isinstance(parsed, OneRow)
         row = await find_one(parsed, context, for_update=True)
         if row is not None:
-            table = context.session.table(parsed.model)
-            key = [table.c[name] == row[name] for name in parsed.model.primary_key]
-            await context.session.execute(sa.delete(table).where(*key))
+            where = row_with(row, parsed.model.primary_key)
+            await context.access.execute(query.Delete(parsed.model, where))
             context.progress(1)
         return row
 

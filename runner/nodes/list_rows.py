@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from runner.nodes.arguments import FILTER, field_types, filter_of, model_of, read_ports, read_under
 from runner.nodes.base import Checked, Context, Subject
+from runner.query import Read
 from runner.rows import Batch, SpooledRows
 from schemas.filters import Filter, Order, parse_order_by
 from schemas.nodes import Port
 from schemas.shapes import ModelShape
-from schemas.types import Connection, ValueProblem, ValueType
+from schemas.types import ValueProblem, ValueType
 
 NAMES = ValueType("list", items=ValueType("string"))
 
@@ -75,23 +76,12 @@ class ListRows:
         return Checked(ValueType("record", fields={"rows": rows, "count": ValueType("integer")}), listing)
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
-        import sqlalchemy as sa
-
-        from runner.filters import condition, order
-
         assert isinstance(parsed, Listing)
-        assert not isinstance(parsed.limit, Connection)
-        table, columns = context.session.table(parsed.model), parsed.fields
-        where = condition(parsed.where, dict(table.c), field_types(parsed.model), context.session.database)
-        statement = sa.select(*(table.c[name] for name in columns)).where(where)
-        statement = statement.order_by(*order(parsed.orders, dict(table.c)))
-        if isinstance(parsed.limit, int):
-            statement = statement.limit(parsed.limit)
-        if isinstance(parsed.offset, int):
-            statement = statement.offset(parsed.offset)
-        kept = SpooledRows(columns)
-        async for rows in context.session.stream(statement):
-            kept.append(Batch(columns, rows))
+        limit, offset = (n if isinstance(n, int) else None for n in (parsed.limit, parsed.offset))
+        read = Read(parsed.model, parsed.fields, parsed.where, parsed.orders, limit, offset)
+        kept = SpooledRows(parsed.fields)
+        async for rows in context.access.stream(read):
+            kept.append(Batch(parsed.fields, rows))
             context.progress(len(rows))
         return {"rows": kept, "count": kept.count}
 

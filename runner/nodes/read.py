@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from runner import query
 from runner.errors import Problem, StepError
-from runner.nodes.arguments import FILTER, MISSING, field_types, key_ports, model_of, one_row_filter, read_ports
+from runner.nodes.arguments import FILTER, MISSING, key_ports, model_of, one_row_filter, read_ports
 from runner.nodes.base import Checked, Context, Subject
 from schemas.filters import Filter
 from schemas.nodes import Port
@@ -36,16 +37,8 @@ async def find_one(wanted: OneRow, context: Context, *, for_update: bool = False
 
     Raises `StepError` of class `not_found` when there is none, and DF512 when there is more than one.
     """
-    import sqlalchemy as sa
-
-    from runner.filters import condition
-
-    table, model = context.session.table(wanted.model), wanted.model
-    where = condition(wanted.where, dict(table.c), field_types(model), context.session.database)
-    statement = sa.select(*(table.c[name] for name in model.fields)).where(where).limit(2)
-    if for_update and context.session.database == "postgresql":
-        statement = statement.with_for_update()
-    found = await context.session.fetch(statement)
+    model = wanted.model
+    found = await context.access.fetch(query.Read(model, tuple(model.fields), wanted.where, limit=2, locks=for_update))
     if len(found) > 1:
         what = f"{model.name}: the filter finds more than one row"
         raise StepError(Problem("DF512", what, None, "this node is for one row", "filter by a key, or use a bulk node"))

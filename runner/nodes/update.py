@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from runner.nodes.arguments import FILTER, MISSING, field_types, key_ports, model_of, read_under
+from runner import query
+from runner.nodes.arguments import FILTER, MISSING, key_ports, model_of, read_under
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.read import OneRow, check_one_row, find_one
+from runner.query import row_with
 from schemas.nodes import Port
 from schemas.types import ValueType
 from schemas.updates import Assign, parse_update
@@ -41,22 +43,15 @@ class Update:
         return Checked(checked.output, RowUpdate(checked.parsed, assigns))
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object] | None:
-        import sqlalchemy as sa
-
-        from runner.updates import changes
-
         assert isinstance(parsed, RowUpdate)
         row = await find_one(parsed.row, context, for_update=True)
         if row is None:
             return None
-        model, session = parsed.row.model, context.session
-        table = session.table(model)
-        values = changes(parsed.assigns, dict(table.c), field_types(model), session.database)
-        key = [table.c[name] == row[name] for name in model.primary_key]
-        statement = sa.update(table).where(*key).values(values | model.stamps(context.now))
-        found = await session.fetch(statement.returning(*(table.c[name] for name in model.fields)))
+        model = parsed.row.model
+        where = row_with(row, model.primary_key)
+        after = await context.access.update_one(query.Update(model, where, parsed.assigns, gives_rows=True))
         context.progress(1)
-        return dict(zip(model.fields, found[0], strict=True))
+        return after
 
 
 KIND = Update()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from runner import query
 from runner.nodes.arguments import model_of, read_ports
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.create import KIND as CREATE
 from schemas.nodes import Port
 from schemas.shapes import ModelShape
 from schemas.types import ValueProblem, ValueType
+from schemas.updates import Assign
 
 KEY = Port(
     "key", ValueType("list", items=ValueType("string")), literal=True, shape="field_list",
@@ -47,7 +49,7 @@ class RowUpsert:
 
     model: ModelShape
     values: Mapping[str, object]
-    key: Sequence[str]
+    key: tuple[str, ...]
 
 
 class Upsert:
@@ -72,33 +74,13 @@ class Upsert:
         return Checked(row, RowUpsert(model, values, key))
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
-        import sqlalchemy as sa
-        from sqlalchemy.dialects import postgresql, sqlite
-
         assert isinstance(parsed, RowUpsert)
-        model, session = parsed.model, context.session
-        table = session.table(model)
-        values = dict(parsed.values) | {name: context.now for name, field in model.fields.items() if field.managed}
-        changed = {n: v for n, v in parsed.values.items() if n not in parsed.key} | model.stamps(context.now)
-        if not changed:
-            changed = {parsed.key[0]: parsed.values[parsed.key[0]]}  # the row must be touched to be given back
-        columns = [table.c[name] for name in model.fields]
-        if session.database == "postgresql":
-            insert = postgresql.insert(table).values(values)
-            statement = insert.on_conflict_do_update(index_elements=list(parsed.key), set_=changed)
-            is_new: sa.ColumnElement[bool] = sa.literal_column("xmax = 0").label(
-                "created"
-            )  # no transaction has replaced this version yet
-            found = await session.fetch(statement.returning(*columns, is_new))
-            *row, created = found[0]
-        else:
-            where = [table.c[name] == parsed.values[name] for name in parsed.key]
-            created = not await session.fetch(sa.select(sa.literal(1)).select_from(table).where(*where))
-            into = sqlite.insert(table).values(values)
-            upsert = into.on_conflict_do_update(index_elements=list(parsed.key), set_=changed)
-            row = list((await session.fetch(upsert.returning(*columns)))[0])
+        changed = {name: value for name, value in parsed.values.items() if name not in parsed.key}
+        assigns = tuple(Assign(name, "$set", (value,)) for name, value in changed.items())
+        upsert = query.Upsert(parsed.model, parsed.values, parsed.key, assigns)
+        row, created = await context.access.upsert(upsert)
         context.progress(1)
-        return dict(zip(model.fields, row, strict=True)) | {"created": bool(created)}
+        return row | {"created": created}
 
 
 KIND = Upsert()

@@ -11,11 +11,13 @@ from typing import Any, cast
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from runner.access import Access
 from runner.catalog import build_catalog
 from runner.declarations import load_models
 from runner.dialects.errors import step_error
-from runner.dialects.session import CoreSession, open_session
+from runner.dialects.session import open_session
 from runner.errors import StepError
+from runner.features.base import Scope
 from runner.filters import Database
 from runner.nodes import resolve_node
 from runner.nodes.base import Context, Subject
@@ -45,7 +47,7 @@ NOW = datetime(2026, 1, 31, 10, tzinfo=UTC)
 class Here:
     """A running step's surroundings."""
 
-    session: CoreSession
+    access: Access
     now: datetime = NOW
     done: int = 0
 
@@ -79,7 +81,9 @@ class Shop:
         kind, model = resolve_node(node, self.models)
         checked = kind.check(arguments, Subject(model, self.models, Path()))
         async with open_session(self.engine, self.tables) as session:
-            return cast(Mapping[str, Any], await kind.run(checked.parsed, cast(Context, Here(session))))
+            return cast(
+                Mapping[str, Any], await kind.run(checked.parsed, cast(Context, Here(Access(session, Scope(NOW)))))
+            )
 
 
 def test_a_row_lives_and_dies(engine: AsyncEngine) -> None:

@@ -1,0 +1,116 @@
+"""The one place where a query becomes a statement. What a row that is hidden, stamped or guarded needs is in the query
+by then (`features`); what is particular to a database is in `dialects`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.base import Executable
+from sqlalchemy.sql.elements import ColumnElement
+
+from runner.aggregates import aggregate_statement, results
+from runner.dialects.data import data_table
+from runner.filters import Columns, Database, condition, order
+from runner.query import Absent, Count, Delete, Insert, Query, Read, Summary, Update, Upsert
+from runner.updates import changes
+from schemas.filters import Filter
+from schemas.shapes import ModelShape
+
+
+def statement(query: Query, table: sa.Table, database: Database) -> Executable:
+    """The statement that asks or does what the query says. A `Load` is none: it goes the database's fast way."""
+    match query:
+        case Read():
+            return _read(query, table, database)
+        case Count():
+            where = _where(query.model, query.where, table, database)
+            return sa.select(sa.func.count()).select_from(table).where(where)
+        case Absent():
+            return _absent(query, table, database)
+        case Summary():
+            return _summary(query, table, database)
+        case Insert():
+            return sa.insert(table).values(dict(query.values)).returning(*_fields(query.model, table))
+        case Upsert():
+            return _upsert(query, table, database)
+        case Update():
+            return _update(query, table, database)
+        case Delete():
+            return sa.delete(table).where(_first(query, table, database))
+        case _:
+            raise AssertionError(f"{type(query).__name__} is loaded, not stated")
+
+
+def _fields(model: ModelShape, table: sa.Table) -> list[ColumnElement[Any]]:
+    return [table.c[name] for name in model.fields]
+
+
+def _where(model: ModelShape, tree: Filter, table: sa.Table, database: Database) -> ColumnElement[bool]:
+    return condition(tree, dict(table.c), model.types, database)
+
+
+def _read(query: Read, table: sa.Table, database: Database) -> sa.Select[Any]:
+    columns = [table.c[name] for name in query.fields]
+    found = sa.select(*columns).where(_where(query.model, query.where, table, database))
+    if query.data is not None:
+        data, given = data_table(database, query.data.names, query.data.kinds, query.data.rows)
+        same = sa.and_(*(table.c[name] == given[name] for name in query.data.key))
+        found = found.select_from(data.join(table, same))
+    found = found.order_by(*order(query.orders, dict(table.c)))
+    if query.limit is not None:
+        found = found.limit(query.limit)
+    if query.offset is not None:
+        found = found.offset(query.offset)
+    # SQLite's writers take turns: whoever holds the transaction holds every row
+    return found.with_for_update() if query.locks and database == "postgresql" else found
+
+
+def _absent(query: Absent, table: sa.Table, database: Database) -> sa.Select[Any]:
+    data, given = data_table(database, ["v"], [query.kind], [(value,) for value in query.values])
+    where = _where(query.model, query.where, table, database)
+    is_there = sa.exists().where(table.c[query.name] == given["v"], where)
+    return sa.select(given["v"]).select_from(data).where(~is_there)
+
+
+def _summary(query: Summary, table: sa.Table, database: Database) -> sa.Select[Any]:
+    where = _where(query.model, query.where, table, database)
+    inner = aggregate_statement(table, where, query.groups, query.aggregates, query.model.types, database)
+    return results(inner, query.types, query.having, query.orders, query.limit, database)
+
+
+def _update(query: Update, table: sa.Table, database: Database) -> sa.Update:
+    given: Columns | None = None
+    where = [_first(query, table, database)]
+    if query.data is not None:
+        # UPDATE … FROM: the data's columns in the condition name it
+        _, given = data_table(database, query.data.names, query.data.kinds, query.data.rows)
+        where += [table.c[name] == given[name] for name in query.data.key]
+    values: dict[str, Any] = dict(changes(query.assigns, dict(table.c), query.model.types, database, given))
+    change = sa.update(table).where(*where).values(values)
+    return change.returning(*_fields(query.model, table)) if query.gives_rows else change
+
+
+def _first(query: Update | Delete, table: sa.Table, database: Database) -> ColumnElement[bool]:
+    """The condition of a write; with a limit, the keys of the first rows."""
+    where = _where(query.model, query.where, table, database)
+    if query.limit is None:
+        return where
+    keys: list[ColumnElement[Any]] = [table.c[name] for name in query.model.primary_key]
+    inner = sa.select(*keys).where(where).order_by(*keys).limit(query.limit)
+    if database == "postgresql":
+        inner = inner.with_for_update()
+    return (sa.tuple_(*keys) if len(keys) > 1 else keys[0]).in_(inner)
+
+
+def _upsert(query: Upsert, table: sa.Table, database: Database) -> Executable:
+    insert = (postgresql.insert if database == "postgresql" else sqlite.insert)(table).values(dict(query.values))
+    changed: dict[str, Any] = dict(changes(query.assigns, dict(table.c), query.model.types, database))
+    if not changed:
+        changed = {query.key[0]: insert.excluded[query.key[0]]}  # the row must be touched to be given back
+    upsert = insert.on_conflict_do_update(index_elements=list(query.key), set_=changed)
+    # no transaction has replaced this version of the row yet; SQLite is asked beforehand
+    is_new = sa.literal_column("xmax = 0") if database == "postgresql" else sa.null()
+    return upsert.returning(*_fields(query.model, table), is_new.label("is_new"))
