@@ -135,7 +135,7 @@ def widens(source: ValueType, target: ValueType) -> bool:
     if pair in (("rows", "rows"), ("record", "record"), ("rows", "list")):
         return pair[1] == "list" or _fields_widen(source, target)
     if target.kind == "json":
-        return source.kind in ("string", "text", "integer", "float", "boolean", "enum", "list", "record")
+        return source.kind in ("json", "string", "text", "integer", "float", "boolean", "enum", "list", "record")
     return source.kind == target.kind
 
 

@@ -2,13 +2,14 @@
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.base import Scalar
-from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value, widens
+from schemas.types import Connection, Delivered, Kind, ValueProblem, ValueType, parse_value, widens
 
 PRICE = ValueType("decimal", precision=12, scale=2)
 
@@ -79,3 +80,9 @@ def test_a_connection_is_judged_by_its_type() -> None:
 def test_a_nullable_value_does_not_flow_into_a_required_place() -> None:
     assert widens(PRICE, PRICE.optional())
     assert not widens(PRICE.optional(), PRICE)
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_a_value_flows_into_a_place_of_its_own_type(kind: Kind) -> None:
+    assert widens(ValueType(kind), ValueType(kind))
+    assert widens(ValueType(kind, nullable=True), ValueType(kind, nullable=True))
