@@ -29,11 +29,12 @@ STANDARD_INPUT = Path("-")
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A file in which nothing is wrong: what it is, and how many models or steps it has."""
+    """A file in which nothing is wrong: what it is, how many models or steps it has, and what is hardly meant."""
 
     path: Path
     kind: str
     size: int
+    warnings: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ def _check_file(path: Path) -> Checked:
         build_catalog([(document, models)])
         return Checked(path, kind, len(models.models))
     if kind == "pipeline":
-        return Checked(path, kind, len(_load(path, document).graph.steps))
+        graph = _load(path, document).graph
+        return Checked(path, kind, len(graph.steps), graph.warnings)
     if path.name == "dfrun.yaml":
         load_settings(document)
         return Checked(path, kind, len(document.root))

@@ -162,10 +162,12 @@ def validate(paths: tuple[Path, ...], output: str) -> None:
     for path in paths:
         try:
             for file in api.check(path):
+                problems += file.warnings
                 if output == "text":
                     noun = {"models": "model", "pipeline": "step"}.get(file.kind, "setting")
                     size = f"{file.size} {noun}{'' if file.size == 1 else 's'}"
-                    click.echo(f"{api.shown(file.path)}: {size}, no problems")
+                    found = f"{len(file.warnings)} warning{'' if len(file.warnings) == 1 else 's'}"
+                    click.echo(f"{api.shown(file.path)}: {size}, {found if file.warnings else 'no problems'}")
         except DefinitionError as error:
             problems += error.problems
     problems = sort_problems(problems)
@@ -177,7 +179,7 @@ def validate(paths: tuple[Path, ...], output: str) -> None:
         click.echo(report.problems_github(problems))
     elif problems:
         click.echo(report.problems_text(problems, _lines_of), err=True)
-    sys.exit(2 if problems else 0)
+    sys.exit(2 if any(problem.severity == "error" for problem in problems) else 0)
 
 
 @group.group()

@@ -41,10 +41,13 @@ class Problem:
     place: Place | None = None
     why: str = ""
     fix: str = ""
+    severity: Literal["error", "warning"] = "error"
+    """A warning is told and refuses nothing: what is written can be meant, and hardly is."""
 
     def __str__(self) -> str:
         where = f"{self.place}: " if self.place else ""
-        return f"{where}{self.code} {self.what}"
+        word = "warning: " if self.severity == "warning" else ""
+        return f"{where}{self.code} {word}{self.what}"
 
 
 class DfrunError(Exception):

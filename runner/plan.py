@@ -84,7 +84,7 @@ def _needed(graph: Graph, only: Sequence[str]) -> set[str]:
 
 def _waits(graph: Graph, step: GraphStep) -> list[Wait]:
     data: dict[str, list[Link]] = {}
-    for link in step.connections:
+    for link in step.reads:
         if link.root in graph.steps:
             data.setdefault(link.root, []).append(link)
     waits = [

@@ -44,7 +44,7 @@ def problems_text(problems: Iterable[Problem], lines_of: Lines) -> str:
 
 
 def problems_json(problems: Iterable[Problem]) -> str:
-    """One document: `{"problems": [{"code", "what", "file", "line", "column", "why", "fix"}]}`."""
+    """One document: `{"problems": [{"code", "what", "file", "line", "column", "why", "fix", "severity"}]}`."""
     return json.dumps({"problems": [_record(p) for p in problems]}, ensure_ascii=False, indent=2)
 
 
@@ -55,7 +55,7 @@ def problems_github(problems: Iterable[Problem]) -> str:
         place = problem.place
         where = f" file={place.file},line={place.line},col={place.column}" if place else ""
         text = " — ".join(t for t in (f"{problem.code} {problem.what}", problem.why, problem.fix) if t)
-        told.append(f"::error{where}::{text.replace('%', '%25').replace(chr(10), '%0A')}")
+        told.append(f"::{problem.severity}{where}::{text.replace('%', '%25').replace(chr(10), '%0A')}")
     return "\n".join(told)
 
 
@@ -64,7 +64,7 @@ def _record(problem: Problem) -> Mapping[str, object]:
     return {
         "code": problem.code, "what": problem.what, "file": place.file if place else None,
         "line": place.line if place else None, "column": place.column if place else None,
-        "why": problem.why, "fix": problem.fix,
+        "why": problem.why, "fix": problem.fix, "severity": problem.severity,
     }  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def problems_sarif(problems: Iterable[Problem]) -> str:
     results = []
     for problem in found:
         text = ". ".join(t for t in (problem.what, problem.why, problem.fix) if t)
-        result: dict[str, object] = {"ruleId": problem.code, "level": "error", "message": {"text": text}}
+        result: dict[str, object] = {"ruleId": problem.code, "level": problem.severity, "message": {"text": text}}
         if problem.place:
             region = {"startLine": problem.place.line, "startColumn": problem.place.column}
             where = {"artifactLocation": {"uri": problem.place.file}, "region": region}

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from runner.errors import Problem, StepError
+from runner.evaluate import matches
 from runner.events import (
     Event,
     RunFinished,
@@ -39,6 +40,7 @@ from schemas.types import ValueProblem
 
 if TYPE_CHECKING:
     from runner.access import Access
+    from runner.conditions import Condition
     from runner.dialects.session import Store
 
 Emit = Callable[[Event], None]
@@ -336,6 +338,15 @@ class Executor:
         if any(wait.is_early and self._live[wait.upstream].state == "failed" for wait in live.planned.waits):
             self.finish(live, "blocked")
             return
+        if step.when is not None:
+            try:
+                is_meant = await self._holds(step.when)
+            except StepError as error:  # rows that are read again may fail
+                self.fail(live, error, None)
+                return
+            if not is_meant:
+                self.finish(live, "skipped")
+                return
         live.started = time.perf_counter()
         retry = step.retry or _DEFAULT_RETRY
         while True:
@@ -365,6 +376,10 @@ class Executor:
         else:
             live.value = value
             self.finish(live, "succeeded", context.rows)
+
+    async def _holds(self, condition: Condition) -> bool:
+        values = {link.text: await self._value(link.source, False, None) for link in condition.links}
+        return matches(condition.tree, values)
 
     async def _attempt(self, live: _Live, context: StepContext) -> Mapping[str, object] | Stream | None:
         """One attempt in one transaction: the effect of a step and whatever is recorded about it commit here."""

@@ -14,7 +14,7 @@ ErrorClass = Literal["transient", "timeout", "not_found", "constraint", "conflic
 Upstream = Literal["succeeded", "finished"]
 
 NOT_BUILT = frozenset(
-    {"when", "foreach", "steps", "pipeline", "transaction", "undo", "outputs", "tenant", "on_failure", "finally",
+    {"foreach", "steps", "pipeline", "transaction", "undo", "outputs", "tenant", "on_failure", "finally",
      "schedule", "overlap"}
 )  # fmt: skip
 """Keys of the language that are known and not built yet; the loader says so, so that none is silently ignored."""
@@ -80,6 +80,7 @@ class Step(Declaration):
     with_: dict[str, object] = Field(default_factory=dict, alias="with")
     inputs: dict[str, object] = Field(default_factory=dict)
     after: Annotated[dict[str, Upstream], BeforeValidator(_after)] = Field(default_factory=dict)
+    when: dict[str, object] | None = None
     retry: Retry | None = None
     timeout: Duration | None = None
 

@@ -21,13 +21,11 @@ def problems_of(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str
     Path("models.yaml").write_text(shop(), encoding="utf-8")
     Path(name).write_text(text, encoding="utf-8")
     try:
-        api.check(Path(name))
+        problems = [warning for file in api.check(Path(name)) for warning in file.warnings]
     except DefinitionError as error:
-        return (
-            report.problems_text(error.problems, lambda file: Path(file).read_text(encoding="utf-8").splitlines())
-            + "\n"
-        )
-    return ""
+        problems = list(error.problems)
+    told = report.problems_text(problems, lambda file: Path(file).read_text(encoding="utf-8").splitlines())
+    return told + "\n" if told else ""
 
 
 def test_every_code_that_is_used_has_a_row_and_every_row_a_use() -> None:

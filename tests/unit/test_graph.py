@@ -130,3 +130,39 @@ def test_a_mistake_is_told_once_at_its_place(old: str, new: str, problem: str) -
     with pytest.raises(DefinitionError) as caught:
         graph(PIPELINE.replace(old, new, 1))
     assert [str(p) for p in caught.value.problems] == [f"p.yaml:{problem}"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "problem"),
+    [
+        ("{customer.teir: gold}", "26:12: DF301 'customer' has no output 'teir'"),
+        ("{custmer.tier: gold}", "26:12: DF303 there is no step 'custmer'"),
+        ("{customer.tier: golden}", "26:27: DF309 wants one of basic, gold, got 'golden'"),
+        ("{customer.tier: {$regexp: x}}", "26:28: DF311 there is no operator '$regexp' here"),
+        ("{order.total: {$regex: x}}", "26:26: DF311 $regex does not work on decimal"),
+        ("{people.rows: 1}", "26:12: DF309 'people.rows' is rows (id, email), a condition wants one value"),
+        ("{number.count: 1}", "26:12: DF307 'number' connects to itself"),
+        ("{secrets.key: x}", "26:12: DF309 'secrets.key' is a secret, a condition wants one value"),
+        ("{$or: []}", "26:17: DF310 $or wants a list of filters that is not empty"),
+        ("{a b: 1}", "26:12: DF312 'a b' is not a reference"),
+        ("{late.count: 1}", "26:5: DF307 these steps wait for each other: number → late → number"),
+    ],
+)
+def test_a_mistake_in_a_condition_is_told_at_its_place(condition: str, problem: str) -> None:
+    late = "  late: {node: Order.count, after: number}\n" if "late" in condition else ""
+    text = PIPELINE.replace("    after: {find: finished}\n", f"    when: {condition}\n{late}")
+    with pytest.raises(DefinitionError) as caught:
+        graph(text)
+    assert [str(p) for p in caught.value.problems] == [f"p.yaml:{problem}"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "always"),
+    [("{}", "true"), ("{customer.id: null}", "false"), ("{customer.id: {$exists: true}}", "true"),
+     ("{$or: [{customer.tier: gold}, {customer.id: {$ne: null}}]}", "true"), ("{order.id: {$in: []}}", "false"),
+     ("{customer.nick: null}", None), ("{customer.tier: gold}", None), ("{customer.id: {$nin: []}, customer.tier: gold}", None)],
+)  # fmt: skip
+def test_a_condition_that_never_changes_is_a_warning(condition: str, always: str | None) -> None:
+    found = graph(PIPELINE.replace("    after: {find: finished}\n", f"    when: {condition}\n"))
+    told = [] if always is None else [f"p.yaml:26:5: DF315 warning: the condition of 'number' is always {always}"]
+    assert [str(p) for p in found.warnings] == told

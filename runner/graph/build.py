@@ -7,102 +7,30 @@ gives `any`, so that one mistake is told once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from runner.arguments import Path as ArgumentPath
-from runner.arguments import copy_literals, deliver_into, put, split_target
+from runner.arguments import copy_literals, put, split_target
+from runner.conditions import Condition, constant, read_condition, references_in
 from runner.errors import DefinitionError, Place, Problem, did_you_mean
+from runner.graph.shapes import RUN, Graph, GraphStep, Upstream
 from runner.nodes import resolve_node
-from runner.nodes.base import Checked, Kind, Subject
+from runner.nodes.base import Subject
 from runner.ports import Link, Reference, parse_reference, reach_type
 from schemas.filters import parse_filter
 from schemas.nodes import NOTHING, Port
 from schemas.types import Connection, ValueProblem, ValueType, parse_value
 
 if TYPE_CHECKING:
-    import networkx as nx
-
     from runner.catalog import Catalog
     from runner.source import Document
-    from schemas.pipeline import Param, Pipeline, Retry, Step
-
-RUN = ValueType(
-    "record",
-    fields={
-        "id": ValueType("string"),
-        "pipeline": ValueType("string"),
-        "scheduled_at": ValueType("datetime"),
-        "scheduled_date": ValueType("date"),
-    },
-)
-"""What `run.…` gives. Without a schedule, `scheduled_at` is the moment the run started."""
+    from schemas.pipeline import Pipeline, Step
 
 _CODES = {"value": "DF309", "shape": "DF310", "name": "DF311", "connection": "DF302"}
-Upstream = Literal["succeeded", "finished"]
-
-
-@dataclass(frozen=True, slots=True)
-class GraphStep:
-    """One step, made sure of. `arguments` holds a `Connection` wherever a value arrives; `connections` says from
-    where, in the order `bind` wants the values."""
-
-    id: str
-    node: str
-    kind: Kind
-    subject: Subject
-    arguments: dict[str, object] = field(hash=False)
-    checked: Checked = field(hash=False)
-    connections: tuple[Link, ...] = ()
-    slots: tuple[Connection, ...] = field(default=(), hash=False)
-    after: Mapping[str, Upstream] = field(default_factory=dict, hash=False)
-    retry: Retry | None = None
-    timeout_seconds: float | None = None
-    place: Place | None = None
-
-    def bind(self, values: list[object]) -> dict[str, object]:
-        """The arguments with the values of `connections`, in their order, delivered where they belong."""
-        by_slot = {id(slot): value for slot, value in zip(self.slots, values, strict=True)}
-        bound = deliver_into(self.arguments, by_slot)
-        assert isinstance(bound, dict)
-        return bound
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A whole pipeline, checked: its steps in the order of the file, and what it takes and gives."""
-
-    name: str
-    steps: Mapping[str, GraphStep] = field(hash=False)
-    params: Mapping[str, Param] = field(hash=False)
-    secrets: tuple[str, ...]
-    outputs: Mapping[str, Link] = field(hash=False)
-    fail_fast: bool = True
-    timeout_seconds: float | None = None
-
-    @cached_property
-    def digraph(self) -> nx.MultiDiGraph[str]:
-        """The steps as a MultiDiGraph in file order: data edges are keyed by the target port's path and carry their
-        typed `link`, control edges carry `after`.
-
-        A plain DiGraph would merge two connections between the same two steps. Made when it is asked for: importing
-        networkx takes a third of the time that checking a small file does.
-        """
-        import networkx as nx
-
-        digraph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
-        digraph.add_nodes_from(self.steps)
-        for name, step in self.steps.items():
-            for link in step.connections:
-                if link.root in self.steps:
-                    digraph.add_edge(link.root, name, key=".".join(map(str, link.target)), link=link)
-            for upstream, state in step.after.items():
-                digraph.add_edge(upstream, name, key=f"after {upstream}", after=state)
-        return digraph
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +57,7 @@ class _Builder:
         self.catalog = catalog
         self.project = project
         self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
         self.roots: dict[str, ValueType] = {
             "params": ValueType("record", fields={n: p.value_type() for n, p in pipeline.params.items()}),
             "secrets": ValueType("record", fields={n: ValueType("secret") for n in pipeline.secrets}),
@@ -141,7 +70,8 @@ class _Builder:
         self._check_params()
         steps: dict[str, GraphStep] = {}
         outputs: dict[str, Link] = {}
-        order = self._order(wires, afters)
+        conditions = {name: set(self._condition_roots(name, step)) for name, step in self.pipeline.steps.items()}
+        order = self._order(wires, afters, conditions)
         for name in order:
             step = self._step(name, wires[name], afters[name])
             if step is None:
@@ -162,6 +92,7 @@ class _Builder:
             outputs=outputs,
             fail_fast=self.pipeline.fail_fast,
             timeout_seconds=self.pipeline.timeout.total_seconds() if self.pipeline.timeout else None,
+            warnings=tuple(self.warnings),
         )
 
     def _check_params(self) -> None:
@@ -201,10 +132,10 @@ class _Builder:
             if self._knows_root(reference, name, at):
                 yield _Wire(key, (), reference, has_default, default, self.document.place(at))
 
-    def _knows_root(self, reference: Reference, step: str | None, at: tuple[str | int, ...]) -> bool:
+    def _knows_root(self, reference: Reference, step: str | None, at: tuple[str | int, ...], key: bool = False) -> bool:
         root = reference.root
         if root == step:
-            self._report("DF307", at, False, f"{step!r} connects to itself",
+            self._report("DF307", at, key, f"{step!r} connects to itself",
                          "a step runs once, after everything it reads from")  # fmt: skip
             return False
         if root in self.pipeline.steps:
@@ -212,11 +143,11 @@ class _Builder:
         if root in ("params", "secrets", "run"):
             if reference.members:
                 return True
-            self._report("DF312", at, False, f"{root!r} alone is not a value", fix=f"name one: {root}.…")
+            self._report("DF312", at, key, f"{root!r} alone is not a value", fix=f"name one: {root}.…")
             return False
         if root in ("item", "self"):
             inside = "foreach" if root == "item" else "undo"
-            self._report("DF303", at, False, f"{root!r} means something inside {inside} only")
+            self._report("DF303", at, key, f"{root!r} means something inside {inside} only")
             return False
         rest = "".join(f".{m}" for m in reference.members)
         known = [*self.pipeline.steps, "params", "secrets", "run"]
@@ -225,7 +156,7 @@ class _Builder:
             hint = f"did you mean params.{root}?"
         elif hint.endswith("?"):
             hint = hint[:-1] + rest + "?"
-        self._report("DF303", at, False, f"there is no step {root!r}", fix=hint)
+        self._report("DF303", at, key, f"there is no step {root!r}", fix=hint)
         return False
 
     def _afters(self, name: str, step: Step) -> Iterator[tuple[str, Upstream]]:
@@ -244,10 +175,60 @@ class _Builder:
             else:
                 yield upstream, state
 
-    def _order(self, wires: Mapping[str, list[_Wire]], afters: Mapping[str, Mapping[str, Upstream]]) -> list[str]:
+    def _condition_roots(self, name: str, step: Step) -> Iterator[str]:
+        """The steps that a condition is about, as far as they can be told before it is read."""
+        for text, _ in references_in(step.when):
+            root = text.partition(".")[0]
+            if root in self.pipeline.steps and root != name:
+                yield root
+
+    def _condition(self, name: str, step: Step) -> Condition | None:
+        """The condition of a step; what is wrong in it is reported. One that never changes is a warning."""
+        at: tuple[str | int, ...] = ("steps", name, "when")
+
+        def link_of(text: str, path: ArgumentPath) -> Link | None:
+            here = (*at, *path)
+            try:
+                reference = parse_reference(text)
+            except ValueProblem as problem:
+                self._report("DF312", here, True, problem.what, problem.why, problem.fix)
+                return None
+            if not self._knows_root(reference, name, here, key=True):
+                return None
+            try:
+                kind = self._type_of(reference)
+            except ValueProblem as problem:
+                self._report("DF301", here, True, problem.what, problem.why, problem.fix)
+                return None
+            return Link((reference.root, *reference.members), ("when", text), kind, text)
+
+        if step.when is None:
+            return None
+        try:
+            condition = read_condition(step.when, link_of)
+        except ValueProblem as problem:
+            self._report(
+                _CODES[problem.kind], (*at, *problem.path), problem.key, problem.what, problem.why, problem.fix
+            )
+            return None
+        if condition is not None:
+            always = constant(condition.tree, condition.types)
+            if always is not None:
+                what = f"the condition of {name!r} is always {str(always).lower()}"
+                fix = "remove `when`" if always else "remove the step, or the part that can never hold"
+                place = self.document.place(at, key=True)
+                self.warnings.append(Problem("DF315", what, place, "no value can change it", fix, "warning"))
+        return condition
+
+    def _order(
+        self, wires: Mapping[str, list[_Wire]], afters: Mapping[str, Mapping[str, Upstream]],
+        conditions: Mapping[str, set[str]],
+    ) -> list[str]:  # fmt: skip
         """The steps so that each comes after all it reads from; none when some wait for each other."""
         steps = self.pipeline.steps
-        waits = {n: {w.reference.root for w in wires[n]} & steps.keys() | afters[n].keys() for n in steps}
+        waits = {
+            n: {w.reference.root for w in wires[n]} & steps.keys() | afters[n].keys() | conditions[n] for n in steps
+        }
         try:
             return list(TopologicalSorter(waits).static_order())
         except CycleError as error:
@@ -259,7 +240,8 @@ class _Builder:
         start = ring.index(target)
         way = " → ".join([*ring[start:-1], *ring[:start], target])
         wire = next((w for w in wires[target] if w.reference.root == source), None)
-        place = wire.place if wire else self.document.place(("steps", target, "after"), key=True)
+        key = "after" if source in afters[target] else "when"
+        place = wire.place if wire else self.document.place(("steps", target, key), key=True)
         why = "a step runs once, after everything it reads from or waits for"
         what = f"these steps wait for each other: {way}"
         self.problems.append(Problem("DF307", what, place, why, "remove one of these connections"))
@@ -273,6 +255,7 @@ class _Builder:
         if step.node is None:
             return None  # the declaration said so already
         before = len(self.problems)
+        when = self._condition(name, step)
         try:
             kind, model = resolve_node(step.node, self.catalog.models)
         except ValueProblem as problem:
@@ -309,7 +292,7 @@ class _Builder:
         retry = step.retry or self.pipeline.defaults.retry
         timeout = step.timeout or self.pipeline.defaults.timeout
         return GraphStep(
-            name, step.node, kind, subject, arguments, checked, tuple(links), tuple(slots), dict(after), retry,
+            name, step.node, kind, subject, arguments, checked, tuple(links), tuple(slots), dict(after), when, retry,
             timeout.total_seconds() if timeout else None, self.document.place(at, key=True),
         )  # fmt: skip
 
@@ -412,7 +395,7 @@ class _Builder:
 
     def _check_rejects(self, steps: Mapping[str, GraphStep], outputs: Mapping[str, Link]) -> None:
         """Rows that are set aside go somewhere, or their number is bounded: none vanishes without a word."""
-        read = {link.source[:2] for step in steps.values() for link in step.connections}
+        read = {link.source[:2] for step in steps.values() for link in step.reads}
         read |= {link.source[:2] for link in outputs.values()}
         for name, step in steps.items():
             gives = step.checked.output.fields or {}
