@@ -6,12 +6,17 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from runner.graph import Graph
+from runner.catalog import Catalog
+from runner.declarations import load_pipeline
+from runner.errors import DefinitionError
+from runner.examples import example
+from runner.graph import Graph, build_graph
 from runner.nodes import BUILT_IN_KINDS, MODEL_KINDS, resolve_node
 from runner.nodes.base import Kind, Subject
+from runner.source import parse_document
 from schemas.nodes import NOTHING, Port
 from schemas.shapes import ModelShape
-from schemas.types import Connection, ValueProblem, ValueType
+from schemas.types import ValueType
 
 Models = Mapping[str, ModelShape]
 
@@ -31,7 +36,7 @@ def catalogue_text(models: Models) -> str:
 
 
 _WIDTH = 26
-ANY = ValueType("any", True)
+_NO_EXAMPLE = "none: a row is told apart by a unique field; mark one `unique: true`"
 
 
 def catalogue_json(models: Models) -> str:
@@ -71,7 +76,7 @@ def node_text(name: str, models: Models) -> str:
         told.append("  depends on what it is given")
     else:
         told += [f"  {member}: {member_type}" for member, member_type in (output.fields or {}).items()]
-    told += ["", "example", *(f"  {line}" for line in example(shown, ports))]
+    told += ["", "example", *(f"  {line}" for line in example(kind.name, model) or [_NO_EXAMPLE])]
     return "\n".join(told)
 
 
@@ -100,31 +105,17 @@ def ports_of(kind: Kind, model: ModelShape | None, models: Models) -> dict[str, 
 
 
 def output_of(kind: Kind, model: ModelShape | None, models: Models) -> ValueType | None:
-    """What a node gives when it is given no more than it needs; None where that depends on more."""
-
-    arguments: dict[str, object] = {}
-    for port in ports_of(kind, model, models).values():
-        if port.required and port.shape is None and not port.literal:
-            arguments[port.name] = Connection("…", port.type)
-    every: dict[str, object] = {"filter": {}, "all_rows": "true"}
-    update: dict[str, object] = {"update": _an_update(model)}
-    keys = [name for name, field in model.writable.items() if field.unique] if model else []
-    extra: Iterable[dict[str, object]] = (
-        {}, {"filter": {}}, every, {"aggregate": {"count": {"$count": "*"}}}, {"filter": {}, **update}, every | update,
-        {"model": next(iter(models), "")}, {"key": keys[:1]}, {"equals": Connection("…", ANY)}, {"template": "text"},
-    )  # fmt: skip
-    for more in extra:
-        try:
-            return kind.check(arguments | more, Subject(model, models, Path())).output
-        except (ValueProblem, ExceptionGroup, KeyError):
-            continue
-    return None
-
-
-def _an_update(model: ModelShape | None) -> dict[str, object]:
-
-    fields = [f for f in (model.writable.values() if model else ()) if not f.primary_key]
-    return {fields[0].name: Connection("…", fields[0].type)} if fields else {}
+    """What the node of the example gives; None where that depends on more than the models."""
+    lines = example(kind.name, model)
+    if not lines:
+        return None
+    text = "\n".join(["name: example", "steps:", *(f"  {line}" for line in lines)])
+    document = parse_document(text.encode(), "example.yaml")
+    try:
+        graph = build_graph(document, load_pipeline(document), Catalog(models), Path())
+    except DefinitionError:
+        return None  # of a function that the reader has yet to write
+    return list(graph.steps.values())[-1].checked.output
 
 
 def type_of_port(port: Port) -> str:
@@ -142,24 +133,6 @@ def _default(port: Port) -> str:
     if port.default is NOTHING:
         return ""
     return f"= {json.dumps(port.default, default=str, ensure_ascii=False)}"
-
-
-_EXAMPLES: Mapping[str, object] = {
-    "filter": "{…}", "update": "{…}", "aggregate": '{rows: {$count: "*"}}', "order_by": "[-id]",
-}  # fmt: skip
-
-
-def example(shown: str, ports: Mapping[str, Port]) -> list[str]:
-    """A step with the ports that it needs."""
-    lines = ["my_step:", f"  node: {shown}"]
-    needed = [p for p in ports.values() if p.required]
-    literal = [p for p in needed if p.shape or p.literal or p.type.kind in ("string", "enum", "boolean", "text")]
-    connected = [p for p in needed if p not in literal]
-    if literal:
-        lines.append("  with: {" + ", ".join(f"{p.name}: {_EXAMPLES.get(p.shape or '', '…')}" for p in literal) + "}")
-    if connected:
-        lines.append("  inputs: {" + ", ".join(f"{p.name}: other_step.…" for p in connected) + "}")
-    return lines
 
 
 # --- graphs ---------------------------------------------------------------------------------------------------

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 from typing import Any
 
 from runner.describe import Models, ports_of, type_of_port
 from runner.nodes import BUILT_IN_KINDS, MODEL_KINDS
+from schemas.base import Declaration
 from schemas.models import Models as ModelsFile
 from schemas.pipeline import Pipeline
 from schemas.types import ValueType
@@ -17,13 +20,13 @@ _REFERENCE = {"type": "string", "pattern": r"^[A-Za-z_]\w*(\.([A-Za-z_]\w*|\d+|\
 
 def models_schema() -> str:
     """The schema of a `models.yaml`."""
-    schema: dict[str, Any] = _shortened(ModelsFile.model_json_schema(by_alias=True))
+    schema: dict[str, Any] = _shortened(_with_sentences(ModelsFile))
     return _text(schema, "dfrun models")
 
 
 def pipeline_schema(models: Models) -> str:
     """The schema of a pipeline; each node brings its ports."""
-    schema: dict[str, Any] = _shortened(Pipeline.model_json_schema(by_alias=True))
+    schema: dict[str, Any] = _shortened(_with_sentences(Pipeline))
     step = schema["$defs"]["Step"]
     nodes: dict[str, dict[str, object]] = {}
     for name, kind in BUILT_IN_KINDS.items():
@@ -79,6 +82,36 @@ def _port(kind: ValueType, text: str, is_shaped: bool) -> dict[str, object]:
             return described | {"type": ["integer", "null"] if kind.nullable else "integer"}
         case _:
             return described
+
+
+def key_sentences(declaration: type[Declaration]) -> dict[str, str]:
+    """What each key of a declaration means: the text below its line in the source, by the key as it is written in YAML.
+
+    Read from the source when it is asked for: pydantic's own way would read it at every start.
+    """
+    found: dict[str, str] = {}
+    for owner in reversed([c for c in declaration.__mro__ if issubclass(c, Declaration) and c is not Declaration]):
+        body = ast.parse(inspect.getsource(owner)).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for line, below in zip(body.body, body.body[1:], strict=False):
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and isinstance(below, ast.Expr):
+                key = owner.model_fields[line.target.id].alias or line.target.id
+                found[key] = inspect.cleandoc(str(ast.literal_eval(below.value))).replace("\n", " ")
+    return found
+
+
+def declarations(root: type[Declaration] = Declaration) -> dict[str, type[Declaration]]:
+    """Every declaration of the language by the name of its class."""
+    return {c.__name__: c for each in root.__subclasses__() for c in (each, *declarations(each).values())}
+
+
+def _with_sentences(root: type[Declaration]) -> dict[str, Any]:
+    schema = root.model_json_schema(by_alias=True)
+    known = declarations()
+    for name, part in {**schema.get("$defs", {}), root.__name__: schema}.items():
+        for key, sentence in key_sentences(known[name]).items():
+            part["properties"][key]["description"] = sentence
+    return schema
 
 
 _TYPES = {"#/$defs/FieldDeclaration", "#/$defs/Param", "#/$defs/ValueDeclaration"}

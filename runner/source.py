@@ -25,6 +25,7 @@ NODES = 100_000
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NULLS = ("", "~", "null", "Null", "NULL")
 _TEMPLATE = re.compile(r"\$\{|\{\{")
+_REFERENCE = re.compile(r"(?:\$\{|\{\{)\s*([A-Za-z_][\w.*]*)\s*(?:\}\}|\})")
 _INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 
 Span = tuple[int, int, int]
@@ -140,6 +141,7 @@ class _Composer:
         self.name = name
         self.text = text
         self.problems: list[Problem] = []
+        self.path: list[str] = []
         self.anchors: dict[str, tuple[object, int]] = {}
         self.nodes = 0
 
@@ -208,11 +210,19 @@ class _Composer:
         if plain and event.value in _NULLS:
             return None
         if not literal and _TEMPLATE.search(event.value):
-            inner = re.search(r"(?:\$\{|\{\{)\s*([A-Za-z_][\w.*]*)", event.value)
-            meant = inner.group(1).removeprefix("steps.").removeprefix("nodes.") if inner else "step.output"
             self._add("DF107", "a template in a string", event, "data moves along connections, never through strings",
-                      f"inputs: {{…: {meant}}}, or {{$literal: …}} for text that truly holds it")  # fmt: skip
+                      f"{self._connection(event.value)}; {{$literal: …}} holds text that truly has it")  # fmt: skip
         return Scalar(event.value, plain)
+
+    def _connection(self, text: str) -> str:
+        """The line that was meant by a template: the connection that fills the same place."""
+        inner = _REFERENCE.search(text)
+        meant = inner.group(1).removeprefix("steps.").removeprefix("nodes.") if inner else "step.output"
+        below = next((i for i in range(len(self.path) - 1, -1, -1) if self.path[i] in ("with", "inputs")), None)
+        port = ".".join(self.path[below + 1 :]) if below is not None else ""
+        if inner is not None and inner[0] != text:
+            return f"a text.format step joins texts, and inputs: {{{port or '…'}: STEP.text}} takes it"
+        return f"inputs: {{{port or '…'}: {meant}}}"
 
     def _sequence(self, event: yaml.Event, depth: int, literal: bool) -> tuple[Sequence, int]:
         items, total = Sequence(_span(event)), 1
@@ -244,7 +254,9 @@ class _Composer:
                           "keep one of the two")  # fmt: skip
             following = next(self.events)
             assert isinstance(following, yaml.NodeEvent)  # a key is always followed by its value
+            self.path.append(key)
             value, size = self._node(following, depth + 1, literal or key == "$literal")
+            self.path.pop()
             if key not in mapping:
                 mapping[key] = value
                 mapping.key_spans[key] = _span(inner)

@@ -24,39 +24,56 @@ class FieldDeclaration(ValueDeclaration):
     """One field: its type, and what the database promises about it."""
 
     primary_key: Switch = False
+    """This field is the key of the table, instead of the generated `id`."""
     unique: Switch = False
+    """No two rows have the same value; the field can then be the key of a read or an upsert."""
     index: Switch = False
+    """An index on this field alone."""
     references: ModelField | None = None
+    """`Model.field` whose values this one holds; a foreign key."""
     on_delete: Literal["restrict", "cascade", "set_null"] = "restrict"
+    """What happens to this row when the referenced one is deleted."""
     pii: Switch = False
+    """Personal data: never shown in logs and messages."""
     renamed_from: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    """Earlier names, so that a rename is not read as a drop and an add."""
 
 
 class Index(Declaration):
     """An index; `-` before a field makes it descending."""
 
     name: Name | None = None
+    """Its name in the database; made from the table and the fields without it."""
     fields: Annotated[tuple[IndexField, ...], Field(min_length=1)]
+    """The fields, in order; `-` before one makes it descending."""
     unique: Switch = False
+    """No two rows have the same values in these fields."""
     renamed_from: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    """Earlier names."""
 
 
 class Features(Declaration):
     """What a model does by itself."""
 
     timestamps: Switch = True
+    """`created_at` and `updated_at`, written by the program alone."""
 
 
 class Model(Declaration):
     """One table."""
 
     description: str = ""
+    """What a row is, for readers."""
     fields: Annotated[
         dict[Name, Annotated[FieldDeclaration, BeforeValidator(read_value_declaration)]], Field(min_length=1)
     ]
+    """The fields by name; the short form of one is its type, such as `integer?`."""
     features: Features = Features()
+    """What the model does by itself."""
     indexes: tuple[Index, ...] = ()
+    """Indexes over one field or more."""
     renamed_from: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    """Earlier names of the model."""
 
 
 ModelName = Annotated[str, StringConstraints(pattern=NAME)]
@@ -66,3 +83,4 @@ class Models(Declaration):
     """A whole `models.yaml`."""
 
     models: Annotated[dict[ModelName, Model], Field(min_length=1)]
+    """The models by name; each becomes a table named in snake_case."""

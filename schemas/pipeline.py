@@ -35,24 +35,33 @@ class Retry(Declaration):
     """When and how often a step is tried again. `max` counts tries after the first."""
 
     max: Annotated[Whole, Field(ge=0, le=100)] = 3
+    """Tries after the first."""
     delay: Duration | None = None
+    """The wait before the second try; 200ms without it."""
     backoff: Annotated[Number, Field(ge=1, le=100)] = 2.0
+    """By how much each wait is longer than the one before."""
     max_delay: Duration | None = None
+    """The longest wait; 30s without it."""
     on: tuple[ErrorClass, ...] = ("transient",)
+    """The error classes after which it is tried again."""
 
 
 class Defaults(Declaration):
     """What every step has unless it says otherwise."""
 
     timeout: Duration | None = None
+    """The longest an attempt may take."""
     retry: Retry | None = None
+    """How steps are tried again."""
 
 
 class Secret(Declaration):
     """Where a secret comes from: an environment variable or a file, never the YAML."""
 
     env: str | None = None
+    """The environment variable that holds it."""
     file: str | None = None
+    """The file that holds it; a line end after it is taken off."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Secret:
@@ -65,6 +74,7 @@ class Param(ValueDeclaration):
     """A typed parameter. Without `required` and `default` it may be left out and is null."""
 
     required: Switch = False
+    """A run without it is refused."""
 
     def value_type(self) -> ValueType:
         """The type a reader sees; nullable when nobody has to give a value."""
@@ -76,25 +86,43 @@ class Step(Declaration):
     """One node of the workflow: literals under `with`, connections under `inputs`, order without data under `after`."""
 
     node: str
+    """`Model.kind`, a built-in node, or a long name such as `OrderCreateNode`."""
     description: str = ""
+    """What the step is for."""
     with_: dict[str, object] = Field(default_factory=dict, alias="with")
+    """Literals, by port."""
     inputs: dict[str, object] = Field(default_factory=dict)
+    """Connections: a path into the node's ports, and the reference that feeds it."""
     after: Annotated[dict[str, Upstream], BeforeValidator(_after)] = Field(default_factory=dict)
+    """Steps that end before this one begins, without data: `step`, `[step, …]` or `{step: finished}`."""
     when: dict[str, object] | None = None
+    """A condition over references, such as `{customer.tier: gold}`; where it does not hold, the step is skipped."""
     retry: Retry | None = None
+    """How this step is tried again."""
     timeout: Duration | None = None
+    """The longest an attempt may take; it bounds the database server, too."""
 
 
 class Pipeline(Declaration):
     """One workflow."""
 
     name: Name
+    """The name of the workflow."""
     description: str = ""
+    """What it does, for readers."""
     models: Annotated[tuple[str, ...], BeforeValidator(_one_or_list)] = ()
+    """Files of models, from this file's folder; the nearest `models.yaml` upward without it."""
     params: dict[Name, Annotated[Param, BeforeValidator(read_value_declaration)]] = Field(default_factory=dict)
+    """Typed parameters: `-p name=value` on the command line."""
     secrets: dict[Name, Secret] = Field(default_factory=dict)
+    """Values that never stand in the file or in a message."""
     defaults: Defaults = Defaults()
+    """What every step has unless it says otherwise."""
     steps: dict[Name, Step] = Field(min_length=1)
+    """The steps by name."""
     outputs: dict[Name, str] = Field(default_factory=dict)
+    """What the run gives, by name: a reference each."""
     timeout: Duration | None = None
+    """The longest the run may take."""
     fail_fast: Switch = True
+    """Whether a failed step stops the run; `false` lets what does not depend on it go on."""

@@ -32,15 +32,25 @@ class ValueDeclaration(Declaration):
     """A type, its limits, and what stands in when no value is given."""
 
     type: TypeName
+    """The type."""
     nullable: Switch = False
+    """Whether null is a value; `TYPE?` is the short form."""
     description: str = ""
+    """What it means, for readers and forms."""
     max_length: Annotated[Whole, Field(ge=1, le=10_485_760)] | None = None
+    """Characters at most; of `string`."""
     precision: Annotated[Whole, Field(ge=1, le=1000)] | None = None
+    """Digits in all; of `decimal`."""
     scale: Annotated[Whole, Field(ge=0, le=1000)] | None = None
+    """Digits after the point; of `decimal`."""
     values: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """The values, in their order; of `enum`."""
     items: Items | None = None
+    """The type of the items, or a mapping of names to types; of `list`."""
     default: object = None
+    """The value when none is given."""
     check: object = None
+    """A filter that every value passes, such as `{$gte: 0}`."""
 
     @model_validator(mode="after")
     def _keys_fit_the_type(self) -> ValueDeclaration:
@@ -69,6 +79,7 @@ class RecordDeclaration(Declaration):
     """The items of a list that are mappings: `{sku: string, quantity: integer}`."""
 
     fields: dict[str, Annotated[ValueDeclaration, BeforeValidator(read_value_declaration)]]
+    """The fields of each item by name."""
 
     def value_type(self) -> ValueType:
         """A record of the declared fields."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import runpy
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -15,9 +16,17 @@ from docpages import UNCHECKED, Block, read_blocks, read_commands, run_command
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from runner import api
+from runner.cli import group
+from runner.codes import codes
 from runner.errors import DefinitionError
+from runner.jsonschema import declarations, key_sentences
+from runner.nodes import BUILT_IN_KINDS, MODEL_KINDS
+from schemas.aggregates import OPERATORS as AGGREGATES
+from schemas.filters import OPERATORS as FILTERS
+from schemas.updates import OPERATORS as UPDATES
 
 PROJECT = Path(__file__).parents[1]
+GENERATE = runpy.run_path(str(PROJECT / "docs" / "generate.py"))
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 
 
@@ -92,12 +101,32 @@ def _check(block: Block, file: Path) -> Iterator[str]:
             text = f"name: example\n{text}"
         file.write_text(text, encoding="utf-8")
     try:
-        api.check(file)
+        problems = [warning for checked in api.check(file) for warning in checked.warnings]
     except DefinitionError as error:
-        if "wrong" not in block.words:
-            yield f"is refused:\n{error}"
-    else:
-        if "wrong" in block.words:
-            yield "is said to be wrong, and is accepted"
+        problems = list(error.problems)
+    if problems and "wrong" not in block.words:
+        yield "\n".join(map(str, problems))
+    if not problems and "wrong" in block.words:
+        yield "is said to be wrong, and nothing is wrong with it"
     if file.name == "example.yaml":
         file.unlink()
+
+
+def test_the_generated_parts_are_up_to_date() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert GENERATE["render"](text) == text, f"{page.name} is out of date: run python docs/generate.py"
+
+
+def test_whatever_has_a_name_is_in_the_docs() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    names = [*FILTERS, *UPDATES, *AGGREGATES, "$and", "$or", "$not"]
+    names += [f"{'Customer' if kind.endswith('upsert') else 'Order'}.{kind}" for kind in MODEL_KINDS]
+    lines = [f"### {kind}" for kind in BUILT_IN_KINDS] + [f"## {code}" for code in codes()]
+    lines += [f"## {' '.join(path)}" for path, _ in GENERATE["_commands"](group, ())]
+    missing = [name for name in names if f"`{name}`" not in text]
+    missing += [line for line in lines if f"\n{line}\n" not in text]
+    for declaration in declarations().values():
+        keys = {field.alias or name for name, field in declaration.model_fields.items()}
+        missing += [f"{declaration.__name__}.{key}" for key in keys - key_sentences(declaration).keys()]
+    assert not missing, f"the docs do not name {', '.join(missing)}"

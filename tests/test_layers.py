@@ -8,7 +8,7 @@ PROJECT = Path(__file__).parents[1]
 LINES = [
     ["schemas", "runner.errors", "runner"],
     ["runner.events", "runner.source", "runner.arguments", "runner.ports", "runner.rows", "runner.patterns", "runner.decimals",
-     "runner.codes", "runner.identity", "runner.dialects.types"],
+     "runner.codes", "runner.identity", "runner.examples", "runner.dialects.types"],
     ["runner.evaluate", "runner.conditions", "runner.cells", "runner.reach", "runner.declarations", "runner.filters", "runner.query"],
     ["runner.intake", "runner.updates", "runner.aggregates", "runner.tables", "runner.parameters", "runner.dialects",
      "runner.features"],

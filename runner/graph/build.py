@@ -1,7 +1,7 @@
 """A pipeline and a catalog become a checked graph: every step with its kind, every edge with its type.
 
 Opens no file and no database. All problems of a pipeline are found here, before anything runs; a step that is wrong
-gives `any`, so that one mistake is told once.
+gives what it would give without its mistakes, else `any`, so that each mistake is told, and once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from runner.conditions import Condition, constant, read_condition, references_in
 from runner.errors import DefinitionError, Place, Problem, did_you_mean
 from runner.graph.shapes import RUN, Graph, GraphStep, Upstream
 from runner.nodes import resolve_node
-from runner.nodes.base import Subject
+from runner.nodes.base import Checked, Kind, Subject
 from runner.ports import Link, Reference, parse_reference, reach_type
 from schemas.filters import parse_filter
 from schemas.nodes import NOTHING, Port
@@ -43,6 +43,10 @@ class _Wire:
     has_default: bool
     default: object
     place: Place
+
+
+_UNKNOWN = Connection("…", ValueType("any"))
+"""Stands where something is wrong that was told already."""
 
 
 def build_graph(document: Document, pipeline: Pipeline, catalog: Catalog, project: Path) -> Graph:
@@ -75,7 +79,7 @@ class _Builder:
         for name in order:
             step = self._step(name, wires[name], afters[name])
             if step is None:
-                self.roots[name] = ValueType("any")
+                self.roots.setdefault(name, ValueType("any"))
                 continue
             steps[name] = step
             self.roots[name] = step.checked.output
@@ -279,15 +283,16 @@ class _Builder:
                              f"{name!r} neither sets it under `with` nor connects it under `inputs`",
                              f"inputs: {{{port.name}: …}}")  # fmt: skip
         connected = {key.split(".")[0] for key in step.inputs}
-        if missing or any(port.literal and port.name in connected for port in ports.values()):
+        early = [port for port in ports.values() if port in missing and _is_early(port)]
+        if early or any(port.literal and port.name in connected for port in ports.values()):
             return None  # without these nothing more can be said about the step
-        try:
-            checked = kind.check(arguments, subject)
-        except (ValueProblem, ExceptionGroup) as raised:
-            for each in _flat(raised):
-                self._argument_problem(at, each, written)
+        for port in missing:
+            arguments[port.name] = _UNKNOWN
+        checked = self._check(at, kind, subject, arguments, written, ports)
+        if checked is None:
             return None
         if len(self.problems) > before:
+            self.roots[name] = checked.output  # without its mistakes, so that its readers are judged, too
             return None
         retry = step.retry or self.pipeline.defaults.retry
         timeout = step.timeout or self.pipeline.defaults.timeout
@@ -295,6 +300,32 @@ class _Builder:
             name, step.node, kind, subject, arguments, checked, tuple(links), tuple(slots), dict(after), when, retry,
             timeout.total_seconds() if timeout else None, self.document.place(at, key=True),
         )  # fmt: skip
+
+    def _check(
+        self, at: tuple[str | int, ...], kind: Kind, subject: Subject, arguments: dict[str, object],
+        written: Mapping[ArgumentPath, str], ports: Mapping[str, Port],
+    ) -> Checked | None:  # fmt: skip
+        """What the node makes of its arguments. A kind stops at a port that is wrong: the others are judged without
+        it, so that all of them are told. None where nothing is left to judge by."""
+        judged = dict(arguments)
+        known: set[str] = set()
+        while True:
+            try:
+                return kind.check(judged, subject)
+            except (ValueProblem, ExceptionGroup) as raised:
+                faulty = [(str(each.path[0]) if each.path else "", each) for each in _flat(raised)]
+            for port, each in faulty:
+                if not known or port not in known | {""}:
+                    self._argument_problem(at, each, written)
+            wrong = ({port for port, _ in faulty} & judged.keys()) - known
+            if not wrong or any(ports[port].required and _is_early(ports[port]) for port in wrong):
+                return None
+            known |= wrong
+            for port in wrong:
+                if _is_early(ports[port]):
+                    del judged[port]
+                else:
+                    judged[port] = _UNKNOWN
 
     def _known_ports(
         self, at: tuple[str | int, ...], step: Step, ports: Mapping[str, Port], arguments: dict[str, object]
@@ -328,7 +359,7 @@ class _Builder:
         for wire in wires:
             key_at = (*at, "inputs", wire.key)
             try:
-                kind = self._type_of(wire.reference)
+                kind = self._type_or_any(wire)
                 if wire.has_default:
                     kind, default = self._with_default(kind, wire)
                 else:
@@ -353,6 +384,14 @@ class _Builder:
         if wire.default is None:
             return kind.optional(), None
         return kind, parse_value(kind.optional(), wire.default)
+
+    def _type_or_any(self, wire: _Wire) -> ValueType:
+        """The type of what flows; `any` where the reference leads nowhere, so that the rest of the step is judged."""
+        try:
+            return self._type_of(wire.reference)
+        except ValueProblem as problem:
+            self.problems.append(Problem("DF301", problem.what, wire.place, problem.why, problem.fix))
+            return _UNKNOWN.type
 
     def _type_of(self, reference: Reference) -> ValueType:
         """Raises `ValueProblem` without a path when the reference leads nowhere."""
@@ -462,6 +501,11 @@ class _Builder:
         if shape.references:
             return f"{model.name}.{name} references {'.'.join(shape.references)}{where}"
         return f"{model.name}.{name} is {shape.type}{where}"
+
+
+def _is_early(port: Port) -> bool:
+    """Whether no connection can stand for the whole of the port."""
+    return port.literal or port.shape is not None
 
 
 def _flat(raised: ValueProblem | ExceptionGroup[Exception]) -> Iterator[ValueProblem]:

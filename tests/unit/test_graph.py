@@ -166,3 +166,22 @@ def test_a_condition_that_never_changes_is_a_warning(condition: str, always: str
     found = graph(PIPELINE.replace("    after: {find: finished}\n", f"    when: {condition}\n"))
     told = [] if always is None else [f"p.yaml:26:5: DF315 warning: the condition of 'number' is always {always}"]
     assert [str(p) for p in found.warnings] == told
+
+
+def test_every_mistake_of_a_file_is_told_at_once() -> None:
+    text = """\
+name: p
+params: {email: {type: string, required: true}}
+steps:
+  customer: {node: Customer.create, with: {tier: golden}, inputs: {email: params.emial}}
+  order: {node: Order.create, with: {total: 9.999}, inputs: {customer_id: customer.email}}
+  third: {node: Order.create, inputs: {customer_id: ordr.id}}
+  fourth: {node: Order.list, with: {filter: {totl: 1}, limit: many}}
+  fifth: {node: Order.count, inputs: {filter.id.$in: fourth.rows.*.ident}}
+"""
+    with pytest.raises(DefinitionError) as caught:
+        graph(text)
+    assert [(p.code, p.place and p.place.line) for p in caught.value.problems] == [
+        ("DF309", 4), ("DF301", 4), ("DF309", 5), ("DF302", 5), ("DF305", 6), ("DF303", 6), ("DF311", 7), ("DF309", 7),
+        ("DF301", 8),
+    ]  # fmt: skip

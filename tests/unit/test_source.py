@@ -57,6 +57,22 @@ def test_what_could_mean_two_things_is_refused(text: str, code: str, place: str)
     assert [(p.code, str(p.place)) for p in caught.value.problems] == [(code, place)]
 
 
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("steps: {a: {with: {email: '${params.email}'}}}", "inputs: {email: params.email}"),
+        ("steps: {a: {with: {filter: {sku: {$in: '{{ steps.b.skus }}'}}}}}", "inputs: {filter.sku.$in: b.skus}"),
+        ("steps: {a: {inputs: {email: '${b.email}'}}}", "inputs: {email: b.email}"),
+        ("steps: {a: {with: {message: 'Hello ${b.name}!'}}}",
+         "a text.format step joins texts, and inputs: {message: STEP.text} takes it"),
+    ],
+)  # fmt: skip
+def test_a_template_is_told_the_connection_that_was_meant(text: str, fix: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        read(text)
+    assert caught.value.problems[0].fix == f"{fix}; {{$literal: …}} holds text that truly has it"
+
+
 def test_a_literal_may_hold_a_template() -> None:
     assert read("a: {$literal: '${x}'}") == {"a": {"$literal": "${x}"}}
 

@@ -48,6 +48,23 @@ def test_every_node_is_shown_with_its_ports(told: Any, node: str) -> None:
         assert document["gives"] is not None
 
 
+EVERY_NODE = [*(f"{model}.{kind}" for model in ("Customer", "Order") for kind in MODEL_KINDS), *BUILT_IN_KINDS]
+
+
+@pytest.mark.parametrize("node", EVERY_NODE)
+def test_the_example_of_a_node_is_valid(told: Any, node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "prices.py").write_text("def price_of(sku: str) -> int:\n    return 1\n")
+    (tmp_path / "models.yaml").write_text((PROJECT / "models.yaml").read_text())
+    example = told("nodes", node).partition("\nexample\n")[2]
+    if node in ("Order.upsert", "Order.bulk_upsert"):
+        assert "mark one `unique: true`" in example
+        return
+    (tmp_path / "example.yaml").write_text(f"name: example\nsteps:\n{example}")
+    monkeypatch.chdir(tmp_path)
+    assert "no problems" in told("validate", "example.yaml")
+
+
 def test_the_catalogue_lists_every_node_of_every_model(told: Any) -> None:
     listed = told("nodes")
     for model in ("Customer", "Order"):
