@@ -5,24 +5,28 @@ A node kind has no other way, so that none can forget a feature.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import cast
 
 from runner.dialects import bulk
 from runner.dialects.base import Session
+from runner.errors import Problem, StepError
 from runner.features import guard
 from runner.features.base import Scope
-from runner.query import Delete, Insert, Load, Query, Question, Read, Update, Upsert, row_with
-from runner.statements import statement
-from schemas.shapes import ModelShape
+from runner.query import Count, Delete, Insert, Load, Query, Question, Read, Update, Upsert, row_with
+from runner.statements import conflict_rows, statement
+from schemas.filters import Compare, Order
+from schemas.shapes import FieldShape, ModelShape
+from schemas.updates import Assign
 
 
 class Access:
     """The tables as one step sees them, inside its transaction."""
 
-    def __init__(self, session: Session, scope: Scope) -> None:
+    def __init__(self, session: Session, scope: Scope, models: Mapping[str, ModelShape]) -> None:
         self._session = session
         self._scope = scope
+        self._models = models
 
     async def fetch(self, query: Question) -> list[tuple[object, ...]]:
         """All rows of the answer."""
@@ -46,7 +50,10 @@ class Access:
         if self._session.database == "sqlite":
             where = row_with(upsert.values, upsert.key)
             is_there = bool(await self.fetch(Read(upsert.model, upsert.key[:1], where, limit=1)))
-        *row, is_new = (await self._fetch(guard(upsert, self._scope)))[0]
+        found = await self._fetch(guard(upsert, self._scope))
+        if not found:
+            raise _is_deleted(upsert.model)
+        *row, is_new = found[0]
         return _row(upsert.model, row), not is_there if self._session.database == "sqlite" else bool(is_new)
 
     async def update_one(self, update: Update) -> dict[str, object]:
@@ -56,6 +63,8 @@ class Access:
 
     async def execute(self, write: Update | Delete) -> int:
         """How many rows changed."""
+        if isinstance(write, Delete) and "soft_delete" in write.model.features and not write.hard:
+            await self._release(write)
         guarded = guard(write, self._scope)
         table = self._session.table(guarded.model)
         return await self._session.execute(statement(guarded, table, self._session.database))
@@ -68,8 +77,40 @@ class Access:
         kinds = (*guarded.kinds, *(guarded.model.fields[name].type for name in guarded.constants))
         columns = (*guarded.columns, *guarded.constants)
         table = self._session.table(guarded.model)
-        plain = bulk.Load(table, columns, kinds, guarded.conflict, guarded.key, guarded.update)
-        return await bulk.load_rows(self._session, plain, rows)
+        covers, may_change = conflict_rows(guarded, table, self._session.database)
+        plain = bulk.Load(
+            table, columns, kinds, guarded.conflict, guarded.key, guarded.update, guarded.counts_up, covers, may_change
+        )
+        loaded = await bulk.load_rows(self._session, plain, rows)
+        if load.conflict == "upsert" and loaded.created + loaded.updated < len(rows):
+            raise _is_deleted(load.model)
+        return loaded
+
+    async def _release(self, delete: Delete) -> None:
+        """Do to the rows that reference these what their `on_delete` says: the database sees no delete that only marks.
+
+        Raises `StepError` DF542 where they must not be left behind.
+        """
+        model = delete.model
+        links = [(m, f) for m in self._models.values() for f in m.fields.values() if _leads_to(f, model)]
+        if not links:
+            return
+        columns = tuple(dict.fromkeys(f.references[1] for _, f in links if f.references))
+        orders = tuple(Order(name, False) for name in model.primary_key)
+        found = await self.fetch(Read(model, columns, delete.where, orders, delete.limit, locks=True))
+        for referring, field in links:
+            assert field.references is not None
+            at = columns.index(field.references[1])
+            where = Compare(field.name, "$in", [row[at] for row in found])
+            if field.on_delete == "cascade":
+                await self.execute(Delete(referring, where))
+            elif field.on_delete == "set_null":
+                await self.execute(Update(referring, where, (Assign(field.name, "$set", (None,)),)))
+            elif found and (await self.fetch(Count(referring, where)))[0][0]:
+                what = f"{model.name}: rows of {referring.name} reference a row that is to be deleted"
+                fix = f"delete them first, or declare {referring.name}.{field.name} with on_delete: cascade"
+                raise StepError(Problem("DF542", what, None, "a reference must not lead to a deleted row", fix),
+                                "constraint")  # fmt: skip
 
     async def reserve_ids(self, model: ModelShape, count: int) -> list[int]:
         """`count` generated keys that nobody else will get."""
@@ -82,3 +123,14 @@ class Access:
 
 def _row(model: ModelShape, values: Sequence[object]) -> dict[str, object]:
     return dict(zip(model.fields, values, strict=True))
+
+
+def _leads_to(field: FieldShape, model: ModelShape) -> bool:
+    return field.references is not None and field.references[0] == model.name
+
+
+def _is_deleted(model: ModelShape) -> StepError:
+    what = f"{model.name}: a deleted row has this primary key"
+    why = "a primary key is given once; the deleted row would come back unseen"
+    fix = f"{model.name}.update with restore: true brings it back, {model.name}.delete with hard: true frees its key"
+    return StepError(Problem("DF540", what, None, why, fix), "constraint")

@@ -12,7 +12,7 @@ from runner.access import Access
 from runner.dialects.bulk import Loaded
 from runner.errors import Problem, StepError
 from runner.intake import Intake, Misfit
-from runner.query import EVERY_ROW, Absent, Conflict, Load, Read, RowData, Update
+from runner.query import EVERY_ROW, Absent, Conflict, Deleted, Load, Read, RowData, Update
 from runner.writing import Rejects, Writing, batches_of
 from schemas.shapes import ModelShape
 from schemas.types import ValueProblem, ValueType
@@ -149,21 +149,23 @@ async def _find_taken(
             reasons[number] = f"{', '.join(key)}: an earlier row of the data has this value"
         else:
             seen[value] = number
-    taken = await _rows_with_keys(access, model, key, [intake.kinds[i] for i in at], list(seen), ())
+    # the index of a primary key covers deleted rows, too
+    deleted: Deleted = "included" if tuple(key) == model.primary_key else "hidden"
+    taken = await _rows_with_keys(access, model, key, [intake.kinds[i] for i in at], list(seen), (), deleted)
     for value in taken:
         reasons[seen[value]] = f"{', '.join(key)}: a row with this value is there already"
 
 
 async def _rows_with_keys(
     access: Access, model: ModelShape, key: Sequence[str], kinds: Sequence[ValueType], values: Sequence[Row],
-    more: Sequence[str],
+    more: Sequence[str], deleted: Deleted = "hidden",
 ) -> dict[Row, Row]:  # fmt: skip
     """The rows of the table that have one of these keys, as key → the columns `more`."""
     found: dict[Row, Row] = {}
     names = tuple(key)
     for start in range(0, len(values), _MOST_KEYS_AT_ONCE):
         data = RowData(names, tuple(kinds), values[start : start + _MOST_KEYS_AT_ONCE], names)
-        for row in await access.fetch(Read(model, (*names, *more), data=data)):
+        for row in await access.fetch(Read(model, (*names, *more), data=data, deleted=deleted)):
             found[tuple(row[: len(key)])] = tuple(row[len(key) :])
     return found
 

@@ -167,6 +167,10 @@ def _check_references(
         elif (target,) not in other.unique_keys():
             why = "a reference needs a target that identifies one row"
             problems.append(Problem("DF209", f"{model}.{target} is not unique", place, why, "mark it unique: true"))
+        elif "soft_delete" in other.features and (target,) != other.primary_key:
+            why = f"a deleted {model} frees its {target}, and the reference would lead nowhere"
+            fix = f"references: {model}.{other.primary_key[0]}"
+            problems.append(Problem("DF220", f"{model}.{target} may be given again", place, why, fix))
         elif other.fields[target].type.kind != column.type.kind:
             what = f"{name!r} is {column.type}, {model}.{target} is {other.fields[target].type}"
             problems.append(Problem("DF210", what, place, "a reference has the type of its target"))

@@ -45,8 +45,9 @@ def check_columns(
         field = model.fields.get(name)
         if field is None or field.managed or field.generated:
             what = f"the data has a column {name!r}, {model.name} has no such field to write"
-            fix = did_you_mean(name, model.writable) or "name the columns to take with fields: […]"
-            problems.append(ValueProblem(what, kind="connection", fix=fix))
+            why = model.why_not_written(name)
+            fix = (not why and did_you_mean(name, model.writable)) or "name the columns to take with fields: […]"
+            problems.append(ValueProblem(what, kind="connection", why=why, fix=fix))
         elif name in constants:
             what = f"{name!r} is a column of the data and a port of its own"
             problems.append(ValueProblem(what, kind="shape", fix="name the columns to take with fields: […]"))

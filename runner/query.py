@@ -17,6 +17,8 @@ from schemas.types import ValueType
 from schemas.updates import Assign
 
 Conflict = Literal["error", "skip", "upsert"]
+Deleted = Literal["hidden", "included", "only"]
+"""Which rows a query meets of those that were softly deleted; means nothing for models without `soft_delete`."""
 EVERY_ROW: Filter = All()
 
 
@@ -49,6 +51,7 @@ class Read:
     offset: int | None = None
     locks: bool = False
     data: RowData | None = None
+    deleted: Deleted = "hidden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Count:
 
     model: ModelShape
     where: Filter = EVERY_ROW
+    deleted: Deleted = "hidden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ class Summary:
     having: Filter | None = None
     orders: tuple[Order, ...] = ()
     limit: int | None = None
+    deleted: Deleted = "hidden"
 
 
 # --- writes ------------------------------------------------------------------------------------------------------
@@ -99,18 +104,25 @@ class Insert:
 @dataclass(frozen=True, slots=True)
 class Upsert:
     """One new row or, where one with its `key` is there, that row changed by `assigns`; gives all its fields and
-    whether it is new."""
+    whether it is new.
+
+    covers: the rows that the unique index of the key is about. may_change: a row that conflicts and is not among these
+    stays, and nothing is given.
+    """
 
     model: ModelShape
     values: Mapping[str, object] = field(hash=False)
     key: tuple[str, ...]
     assigns: tuple[Assign, ...]
+    covers: Filter = EVERY_ROW
+    may_change: Filter = EVERY_ROW
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
     """The rows that `where` finds become what `assigns` say: at most `limit` of them, the first by primary key; with
-    `data`, each row by the row of data that has its key. gives_rows: all fields of each row, as they are afterwards."""
+    `data`, each row by the row of data that has its key. gives_rows: all fields of each row, as they are afterwards.
+    With `deleted: only` the rows come back to life."""
 
     model: ModelShape
     where: Filter
@@ -118,21 +130,25 @@ class Update:
     limit: int | None = None
     data: RowData | None = None
     gives_rows: bool = False
+    deleted: Deleted = "hidden"
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """The rows that `where` finds go away: at most `limit` of them, the first by primary key."""
+    """The rows that `where` finds go away: at most `limit` of them, the first by primary key. hard: for good."""
 
     model: ModelShape
     where: Filter
     limit: int | None = None
+    hard: bool = False
+    deleted: Deleted = "hidden"
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
     """Many new rows by the fastest way there is, `constants` in each. A row that conflicts is an error, is skipped, or
-    changes the row that has its `key`, which takes over the columns `update`."""
+    changes the row that has its `key`, which takes over the columns `update` and goes up by one in those of
+    `counts_up`. `covers` and `may_change` are as for `Upsert`."""
 
     model: ModelShape
     columns: tuple[str, ...]
@@ -142,6 +158,9 @@ class Load:
     conflict: Conflict = "error"
     key: tuple[str, ...] = ()
     update: tuple[str, ...] = ()
+    counts_up: tuple[str, ...] = ()
+    covers: Filter = EVERY_ROW
+    may_change: Filter = EVERY_ROW
 
 
 Question = Read | Count | Absent | Summary

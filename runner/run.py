@@ -403,7 +403,7 @@ class Executor:
                 session = await stack.enter_async_context(
                     self.store.session(writes=step.kind.writes, timeout_seconds=limit)
                 )
-                context._access = Access(session, Scope(self.now))
+                context._access = Access(session, Scope(self.now), step.subject.models)
             return await step.kind.run(parsed, context)
 
     async def _value(self, source: tuple[str, ...], has_default: bool, default: object) -> object:

@@ -14,7 +14,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from runner.aggregates import aggregate_statement, results
 from runner.dialects.data import data_table
 from runner.filters import Columns, Database, condition, order
-from runner.query import Absent, Count, Delete, Insert, Query, Read, Summary, Update, Upsert
+from runner.query import EVERY_ROW, Absent, Count, Delete, Insert, Load, Query, Read, Summary, Update, Upsert
 from runner.updates import changes
 from schemas.filters import Filter
 from schemas.shapes import ModelShape
@@ -110,7 +110,21 @@ def _upsert(query: Upsert, table: sa.Table, database: Database) -> Executable:
     changed: dict[str, Any] = dict(changes(query.assigns, dict(table.c), query.model.types, database))
     if not changed:
         changed = {query.key[0]: insert.excluded[query.key[0]]}  # the row must be touched to be given back
-    upsert = insert.on_conflict_do_update(index_elements=list(query.key), set_=changed)
+    covers, may_change = conflict_rows(query, table, database)
+    upsert = insert.on_conflict_do_update(
+        index_elements=list(query.key), index_where=covers, set_=changed, where=may_change
+    )
     # no transaction has replaced this version of the row yet; SQLite is asked beforehand
     is_new = sa.literal_column("xmax = 0") if database == "postgresql" else sa.null()
     return upsert.returning(*_fields(query.model, table), is_new.label("is_new"))
+
+
+def conflict_rows(
+    query: Upsert | Load, table: sa.Table, database: Database
+) -> tuple[ColumnElement[bool] | None, ColumnElement[bool] | None]:
+    """Which rows the key's index is about, and which of them a conflict may change; None: every row."""
+    covers, may_change = (
+        None if tree == EVERY_ROW else _where(query.model, tree, table, database)
+        for tree in (query.covers, query.may_change)
+    )
+    return covers, may_change

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from runner.dialects.types import SQLITE_PRECISION, column_type
 from runner.errors import DefinitionError, Problem
+from runner.features.soft_delete import LIVE
 from runner.filters import Database, condition
 from schemas.filters import parse_filter
 from schemas.shapes import NO_DEFAULT, FieldShape, ModelShape
@@ -27,7 +28,9 @@ def build_tables(models: Mapping[str, ModelShape], database: Database) -> dict[s
 def _table(model: ModelShape, models: Mapping[str, ModelShape], metadata: sa.MetaData, database: Database) -> sa.Table:
     columns = [_column(model, field, database) for field in model.fields.values()]
     table = sa.Table(model.table, metadata, *columns, sqlite_strict=True, sqlite_autoincrement=_counts(model))
-    types = {name: field.type for name, field in model.fields.items()}
+    types = model.types
+    # a deleted row frees its unique values
+    live = condition(LIVE, dict(table.c), types, database) if "soft_delete" in model.features else None
     for name, field in model.fields.items():
         if field.references:
             target, column = field.references
@@ -37,13 +40,16 @@ def _table(model: ModelShape, models: Mapping[str, ModelShape], metadata: sa.Met
                     ondelete=field.on_delete.replace("_", " ").upper(),
                 )
             )  # fmt: skip
-        if field.unique:
+        if field.unique and live is None:
             table.append_constraint(sa.UniqueConstraint(name, name=_label("uq", model, name)))
+        elif field.unique:
+            sa.Index(_label("uq", model, name), table.c[name], unique=True, postgresql_where=live, sqlite_where=live)
         for word, rule in _rules(field, table.c[name], types, database):
             table.append_constraint(sa.CheckConstraint(rule, name=_label(f"ck_{word}", model, name)))
     for index in model.indexes:
         parts = [table.c[n].desc() if n in index.descending else table.c[n] for n in index.fields]
-        sa.Index(index.name, *parts, unique=index.unique)
+        rows = live if index.unique else None
+        sa.Index(index.name, *parts, unique=index.unique, postgresql_where=rows, sqlite_where=rows)
     return table
 
 

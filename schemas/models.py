@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, StringConstraints
 from schemas.base import NAME, Declaration, Name, Switch
 from schemas.values import ValueDeclaration, read_value_declaration
 
-NOT_BUILT_FEATURES = frozenset({"multi_tenant", "soft_delete", "versioned", "audit_log", "encryption"})
+NOT_BUILT_FEATURES = frozenset({"multi_tenant", "audit_log", "encryption"})
 """Features of the language that are known and not built yet; the loader says so."""
 
 ModelField = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w{0,62}\.[A-Za-z_]\w{0,62}$")]
@@ -57,6 +57,10 @@ class Features(Declaration):
 
     timestamps: Switch = True
     """`created_at` and `updated_at`, written by the program alone."""
+    soft_delete: Switch = False
+    """A delete sets `deleted_at` and hides the row."""
+    versioned: Switch = False
+    """`version` counts the changes of a row; `expected_version` says which one a writer has seen."""
 
 
 class Model(Declaration):

@@ -82,6 +82,11 @@ class ModelShape:
         """The fields a user may write."""
         return {name: f for name, f in self.fields.items() if not (f.managed or f.generated)}
 
+    def why_not_written(self, name: str) -> str:
+        """Why a user gives no value for this field; "" when the reason is another, or there is no such field."""
+        field = self.fields.get(name)
+        return f"{name!r} is written by dfrun alone" if field and (field.managed or field.generated) else ""
+
     def unique_keys(self) -> list[tuple[str, ...]]:
         """The column sets that identify one row: the primary key first."""
         keys = [self.primary_key, *((n,) for n, f in self.fields.items() if f.unique)]

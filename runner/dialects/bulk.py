@@ -24,8 +24,9 @@ _STAGING = "dfrun_load"
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Where rows go and what happens to those that conflict. `columns` in the order of the rows' values; `key` and
-    `update` (the columns that a conflicting row takes over) count for upserts only."""
+    """Where rows go and what happens to those that conflict. `columns` in the order of the rows' values; all after
+    `conflict` counts for upserts only: `update` are the columns that a conflicting row takes over, `counts_up` those
+    that go up by one, `covers` and `may_change` the conditions of `query.Load`."""
 
     table: sa.Table
     columns: tuple[str, ...]
@@ -33,6 +34,17 @@ class Load:
     conflict: Conflict = "error"
     key: tuple[str, ...] = ()
     update: tuple[str, ...] = ()
+    counts_up: tuple[str, ...] = ()
+    covers: sa.ColumnElement[bool] | None = None
+    may_change: sa.ColumnElement[bool] | None = None
+
+    def upserted(self, insert: Any) -> Any:
+        """The INSERT with what happens to a row that is there."""
+        taken = {n: insert.excluded[n] for n in self.update or self.key[:1]}
+        counted = {n: sa.type_coerce(self.table.c[n], sa.BigInteger()) + sa.literal_column("1") for n in self.counts_up}
+        return insert.on_conflict_do_update(
+            index_elements=list(self.key), index_where=self.covers, set_=taken | counted, where=self.may_change
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +80,7 @@ async def load_rows(session: Session, load: Load, rows: Sequence[tuple[Any, ...]
         created = await session.execute(insert.on_conflict_do_nothing())
         loaded = Loaded(created=created, skipped=len(rows) - created)
     else:
-        taken = {n: insert.excluded[n] for n in load.update or load.key[:1]}
-        upsert = insert.on_conflict_do_update(index_elements=list(load.key), set_=taken)
-        written = upsert.returning(sa.literal_column("xmax = 0").label("is_new")).cte("written")
+        written = load.upserted(insert).returning(sa.literal_column("xmax = 0").label("is_new")).cte("written")
         is_new = sa.type_coerce(written.c.is_new, sa.Boolean())
         counted = await session.fetch(sa.select(sa.func.count().filter(is_new), sa.func.count()).select_from(written))
         fresh, total = (int(str(number)) for number in counted[0])
@@ -111,8 +121,7 @@ async def _load_sqlite(session: Session, load: Load, rows: Sequence[tuple[Any, .
     if load.conflict == "skip":
         statement = into.on_conflict_do_nothing()
     elif load.conflict == "upsert":
-        taken = {n: into.excluded[n] for n in load.update or load.key[:1]}
-        statement = into.on_conflict_do_update(index_elements=list(load.key), set_=taken)
+        statement = load.upserted(into)
     one = str(statement.compile(dialect=sqlite.dialect(), column_keys=list(load.columns)))
     group = f"({', '.join('?' * len(load.columns))})"
     before, found, after = one.partition(f"VALUES {group}")
@@ -163,6 +172,7 @@ async def _known_keys(session: Session, load: Load, rows: Sequence[tuple[Any, ..
     kinds = [load.kinds[index] for index in at]
     data, columns = data_table("sqlite", load.key, kinds, [[row[i] for i in at] for row in rows])
     same = [load.table.c[name] == columns[name] for name in load.key]
+    same += [rows for rows in (load.covers, load.may_change) if rows is not None]
     found = await session.fetch(sa.select(sa.func.count()).select_from(data.join(load.table, sa.and_(*same))))
     return int(str(found[0][0]))
 

@@ -346,7 +346,8 @@ class _Builder:
         return known
 
     def _no_port(self, step: Step, at: tuple[str | int, ...], port: str, ports: Mapping[str, Port]) -> None:
-        self._report("DF304", at, True, f"{step.node} has no port {port!r}", fix=did_you_mean(port, ports))
+        why = model.why_not_written(port) if (model := resolve_node(step.node, self.catalog.models)[1]) else ""
+        self._report("DF304", at, True, f"{step.node} has no port {port!r}", why, did_you_mean(port, ports))
 
     def _connect(
         self, at: tuple[str | int, ...], ports: Mapping[str, Port], arguments: dict[str, object], wires: list[_Wire]

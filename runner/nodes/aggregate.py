@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from runner.nodes.arguments import FILTER, field_types, filter_of, model_of, read_under
+from runner.nodes.arguments import FILTER, deleted_ports, field_types, filter_of, model_of, read_deleted, read_under
 from runner.nodes.base import Checked, Context, Subject
 from runner.query import Summary
 from runner.rows import Batch, SpooledRows
@@ -45,7 +45,7 @@ class AggregateRows:
             "having": Port("having", ValueType("json"), help="which result rows", shape="having"),
             "order_by": Port("order_by", _NAMES, help="result columns", shape="order_by", literal=True),
             "limit": LIMIT,
-        }
+        } | deleted_ports(model_of(subject))
 
     def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
         model = model_of(subject)
@@ -61,7 +61,7 @@ class AggregateRows:
         limit = read_limit(arguments)
         question = Summary(
             model, groups, aggregates, types, filter_of(arguments, model), having, orders,
-            limit if isinstance(limit, int) else None,
+            limit if isinstance(limit, int) else None, read_deleted(arguments),
         )  # fmt: skip
         if groups:
             members = {"rows": ValueType("rows", fields=types), "count": ValueType("integer")}

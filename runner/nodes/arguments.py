@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from runner.nodes.base import Subject
+from runner.query import Deleted
 from schemas.filters import All, Compare, Filter, parse_filter
 from schemas.nodes import NOTHING, Port
 from schemas.shapes import ModelShape
@@ -19,10 +20,59 @@ MISSING = Port(
 )  # fmt: skip
 
 
+INCLUDE_DELETED = Port(
+    "include_deleted", ValueType("boolean"), default=False, literal=True, help="softly deleted rows, too"
+)
+HARD = Port("hard", ValueType("boolean"), default=False, literal=True, help="delete for good, not only hide")
+RESTORE = Port(
+    "restore", ValueType("boolean"), default=False, literal=True, help="find deleted rows, and bring them back"
+)
+EXPECTED_VERSION = Port("expected_version", ValueType("integer"), help="the version the row must still have")
+
+
 def model_of(subject: Subject) -> ModelShape:
     """The model of a generated node."""
     assert subject.model is not None, "a generated node always has a model"
     return subject.model
+
+
+def deleted_ports(model: ModelShape) -> dict[str, Port]:
+    """`include_deleted`, where a model hides what was deleted."""
+    return {"include_deleted": INCLUDE_DELETED} if "soft_delete" in model.features else {}
+
+
+def read_switch(arguments: Mapping[str, object], name: str) -> bool:
+    """A literal `true` or `false`; false without one."""
+    return read_under(name, lambda: parse_value(ValueType("boolean"), arguments.get(name, "false"))) is True
+
+
+def read_deleted(arguments: Mapping[str, object]) -> Deleted:
+    """What `include_deleted` says."""
+    return "included" if read_switch(arguments, "include_deleted") else "hidden"
+
+
+def hard_ports(model: ModelShape) -> dict[str, Port]:
+    """`hard` and what it may meet, where a delete only marks."""
+    return {"hard": HARD} | deleted_ports(model) if "soft_delete" in model.features else {}
+
+
+def read_hard(arguments: Mapping[str, object]) -> bool:
+    """What `hard` says. Raises `ValueProblem` when deleted rows are to be deleted once more."""
+    is_hard = read_switch(arguments, "hard")
+    if not is_hard and read_switch(arguments, "include_deleted"):
+        fix = "hard: true deletes them for good"
+        raise ValueProblem("these rows are deleted already", ("include_deleted",), key=True, kind="shape", fix=fix)
+    return is_hard
+
+
+def restore_ports(model: ModelShape) -> dict[str, Port]:
+    """`restore`, where a delete only marks."""
+    return {"restore": RESTORE} if "soft_delete" in model.features else {}
+
+
+def version_ports(model: ModelShape) -> dict[str, Port]:
+    """`expected_version`, where a model counts its changes."""
+    return {"expected_version": EXPECTED_VERSION} if "versioned" in model.features else {}
 
 
 def field_types(model: ModelShape) -> dict[str, ValueType]:

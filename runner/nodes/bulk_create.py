@@ -61,9 +61,10 @@ def read_literal_rows(raw: object, model: ModelShape) -> None:
             if field is None:
                 from runner.errors import did_you_mean
 
-                fix = did_you_mean(name, model.writable)
+                why = model.why_not_written(name)
+                fix = "leave it out" if why else did_you_mean(name, model.writable)
                 what = f"{model.name} has no field {name!r} to write"
-                problems.append(ValueProblem(what, ("data", index, name), key=True, kind="name", fix=fix))
+                problems.append(ValueProblem(what, ("data", index, name), key=True, kind="name", why=why, fix=fix))
                 continue
             try:
                 parse_value(field.type, value)

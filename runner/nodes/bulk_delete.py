@@ -6,9 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runner.nodes.aggregate import LIMIT, read_limit
-from runner.nodes.arguments import FILTER, field_types, filter_of, model_of, read_under
+from runner.nodes.arguments import (
+    FILTER,
+    field_types,
+    filter_of,
+    hard_ports,
+    model_of,
+    read_deleted,
+    read_hard,
+    read_under,
+)
 from runner.nodes.base import Checked, Context, Subject
-from runner.query import Delete
+from runner.query import Delete, Deleted
 from schemas.filters import All, Filter, parse_filter
 from schemas.nodes import Port
 from schemas.shapes import ModelShape
@@ -46,6 +55,15 @@ def read_many(arguments: Mapping[str, object], model: ModelShape) -> ManyRows:
     return ManyRows(model, where, read_limit(arguments))
 
 
+@dataclass(frozen=True, slots=True)
+class RowsDelete:
+    """Which rows, whether they go for good, and whether deleted ones are meant, too."""
+
+    rows: ManyRows
+    is_hard: bool
+    deleted: Deleted
+
+
 class BulkDelete:
     """Takes a filter or ids; gives how many rows went."""
 
@@ -61,13 +79,14 @@ class BulkDelete:
             "limit": LIMIT,
             "all_rows": ALL_ROWS,
             "ids": Port("ids", ids, help="the keys of the rows"),
-        }
+        } | hard_ports(model_of(subject))
 
     def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
         model = model_of(subject)
         output = ValueType("record", fields={"deleted": ValueType("integer")})
+        is_hard, deleted = read_hard(arguments), read_deleted(arguments)
         if "ids" not in arguments:
-            return Checked(output, read_many(arguments, model))
+            return Checked(output, RowsDelete(read_many(arguments, model), is_hard, deleted))
         if "filter" in arguments or len(model.primary_key) > 1:
             what = "ids and a filter are two ways to say which rows" if "filter" in arguments else "the key has parts"
             raise ValueProblem(what, ("ids",), kind="shape", fix="use a filter alone")
@@ -77,11 +96,14 @@ class BulkDelete:
         except ValueProblem as problem:
             problem.path = ("ids", *problem.path[2:])
             raise
-        return Checked(output, ManyRows(model, where, None))
+        return Checked(output, RowsDelete(ManyRows(model, where, None), is_hard, deleted))
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
-        assert isinstance(parsed, ManyRows)
-        deleted = await context.access.execute(Delete(parsed.model, parsed.where, parsed.most))
+        assert isinstance(parsed, RowsDelete)
+        rows = parsed.rows
+        deleted = await context.access.execute(
+            Delete(rows.model, rows.where, rows.most, parsed.is_hard, parsed.deleted)
+        )
         context.progress(deleted)
         return {"deleted": deleted}
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from runner.nodes.aggregate import LIMIT
-from runner.nodes.arguments import FILTER, model_of, read_under
+from runner.nodes.arguments import FILTER, model_of, read_switch, read_under, restore_ports
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.bulk_create import BATCH_SIZE, DATA, FIELDS, read_writing
 from runner.nodes.bulk_delete import ALL_ROWS, ManyRows, read_many
+from runner.nodes.update import read_update
 from runner.nodes.upsert import KEY
-from runner.query import Update
+from runner.query import Deleted, Update
 from runner.writing import Writing
 from schemas.nodes import Port
 from schemas.shapes import ModelShape
@@ -31,6 +32,7 @@ class FilterUpdate:
 
     rows: ManyRows
     assigns: tuple[Assign, ...]
+    deleted: Deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class BulkUpdate:
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         own = (FILTER, UPDATE, LIMIT, ALL_ROWS, replace(DATA, required=False), KEY, FIELDS, BATCH_SIZE)
-        return {port.name: port for port in own}
+        return {port.name: port for port in own} | restore_ports(model_of(subject))
 
     def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
         model = model_of(subject)
@@ -59,13 +61,14 @@ class BulkUpdate:
             members = {"updated": INTEGER, "missing": INTEGER}
             return Checked(ValueType("record", fields=members), self._with_data(arguments, model))
         rows = read_many(arguments, model)
-        if "update" not in arguments:
+        if "update" not in arguments and "restore" not in arguments:
             raise ValueProblem("nothing says what changes", kind="shape", fix="with: {update: {…}}")
-        assigns = read_under("update", lambda: parse_update(arguments["update"], model))
-        return Checked(ValueType("record", fields={"updated": INTEGER}), FilterUpdate(rows, assigns))
+        deleted: Deleted = "only" if read_switch(arguments, "restore") else "hidden"
+        update = FilterUpdate(rows, read_update(arguments, model), deleted)
+        return Checked(ValueType("record", fields={"updated": INTEGER}), update)
 
     def _with_data(self, arguments: Mapping[str, object], model: ModelShape) -> DataUpdate:
-        for name in ("filter", "limit", "all_rows"):
+        for name in ("filter", "limit", "all_rows", "restore"):
             if name in arguments:
                 what = f"{name} and data are two ways to say which rows"
                 raise ValueProblem(what, (name,), key=True, kind="shape", fix="use one of them")
@@ -101,7 +104,8 @@ class BulkUpdate:
             return await update_many(parsed.writing, parsed.assigns, context.access, context.progress)
         assert isinstance(parsed, FilterUpdate)
         rows = parsed.rows
-        updated = await context.access.execute(Update(rows.model, rows.where, parsed.assigns, rows.most))
+        update = Update(rows.model, rows.where, parsed.assigns, rows.most, deleted=parsed.deleted)
+        updated = await context.access.execute(update)
         context.progress(updated)
         return {"updated": updated}
 

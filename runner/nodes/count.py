@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 from runner import query
-from runner.nodes.arguments import FILTER, filter_of, model_of
+from runner.nodes.arguments import FILTER, deleted_ports, filter_of, model_of, read_deleted
 from runner.nodes.base import Checked, Context, Subject
-from schemas.filters import Filter
 from schemas.nodes import Port
-from schemas.shapes import ModelShape
 from schemas.types import ValueType
 
 OUTPUT = ValueType("record", fields={"count": ValueType("integer")})
@@ -25,15 +22,15 @@ class Count:
     writes = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
-        return {"filter": FILTER}
+        return {"filter": FILTER} | deleted_ports(model_of(subject))
 
     def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
         model = model_of(subject)
-        return Checked(OUTPUT, (model, filter_of(arguments, model)))
+        return Checked(OUTPUT, query.Count(model, filter_of(arguments, model), read_deleted(arguments)))
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
-        model, where = cast("tuple[ModelShape, Filter]", parsed)
-        rows = await context.access.fetch(query.Count(model, where))
+        assert isinstance(parsed, query.Count)
+        rows = await context.access.fetch(parsed)
         return {"count": rows[0][0]}
 
 

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from runner.nodes.arguments import FILTER, field_types, filter_of, model_of, read_ports, read_under
+from runner.nodes.arguments import (
+    FILTER,
+    deleted_ports,
+    field_types,
+    filter_of,
+    model_of,
+    read_deleted,
+    read_ports,
+    read_under,
+)
 from runner.nodes.base import Checked, Context, Subject
-from runner.query import Read
+from runner.query import Deleted, Read
 from runner.rows import Batch, SpooledRows
 from schemas.filters import Filter, Order, parse_order_by
 from schemas.nodes import Port
@@ -27,6 +36,7 @@ class Listing:
     limit: object
     offset: object
     fields: tuple[str, ...]
+    deleted: Deleted
 
 
 class ListRows:
@@ -46,7 +56,7 @@ class ListRows:
             "limit": Port("limit", ValueType("integer"), help="at most so many rows; 0 gives none"),
             "offset": Port("offset", ValueType("integer"), help="rows to pass over"),
             "fields": Port("fields", NAMES, help="only these fields", literal=True),
-        }
+        } | deleted_ports(model_of(subject))
 
     def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
         model = model_of(subject)
@@ -71,6 +81,7 @@ class ListRows:
             values.get("limit"),
             values.get("offset"),
             tuple(fields),
+            read_deleted(arguments),
         )
         rows = ValueType("rows", fields={name: types[name] for name in fields})
         return Checked(ValueType("record", fields={"rows": rows, "count": ValueType("integer")}), listing)
@@ -78,7 +89,7 @@ class ListRows:
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
         assert isinstance(parsed, Listing)
         limit, offset = (n if isinstance(n, int) else None for n in (parsed.limit, parsed.offset))
-        read = Read(parsed.model, parsed.fields, parsed.where, parsed.orders, limit, offset)
+        read = Read(parsed.model, parsed.fields, parsed.where, parsed.orders, limit, offset, deleted=parsed.deleted)
         kept = SpooledRows(parsed.fields)
         async for rows in context.access.stream(read):
             kept.append(Batch(parsed.fields, rows))

@@ -82,7 +82,8 @@ class Shop:
         checked = kind.check(arguments, Subject(model, self.models, Path()))
         async with open_session(self.engine, self.tables) as session:
             return cast(
-                Mapping[str, Any], await kind.run(checked.parsed, cast(Context, Here(Access(session, Scope(NOW)))))
+                Mapping[str, Any],
+                await kind.run(checked.parsed, cast(Context, Here(Access(session, Scope(NOW), self.models)))),
             )
 
 

@@ -1,0 +1,107 @@
+"""A small shop whose models have any features, on either database: what the tests of features work with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from runner.access import Access
+from runner.catalog import build_catalog
+from runner.declarations import load_models
+from runner.dialects.session import open_session
+from runner.features.base import Scope
+from runner.filters import Database
+from runner.nodes import resolve_node
+from runner.nodes.base import Context, Subject
+from runner.source import parse_document
+from runner.tables import build_tables
+from schemas.types import Delivered
+
+NOW = datetime(2026, 1, 31, 10, tzinfo=UTC)
+MODELS = """\
+models:
+  Maker:
+    features: {features}
+    fields:
+      name: {{type: string, unique: true}}
+  Product:
+    features: {features}
+    fields:
+      sku: {{type: string, unique: true}}
+      price: {{type: decimal, precision: 12, scale: 2}}
+      stock: {{type: integer, default: 7}}
+      maker_id: {{type: integer, nullable: true, references: Maker.id, on_delete: {on_delete}}}
+      extra: json?
+"""
+
+
+def read(text: str) -> Any:
+    """A YAML value as it stands under `with`."""
+    return parse_document(f"v: {text}".encode(), "t").root["v"]
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Values as connections deliver them."""
+    return {name: Delivered(value) for name, value in values.items()}
+
+
+@dataclass
+class Here:
+    """A running step's surroundings."""
+
+    access: Access
+    now: datetime = NOW
+    done: int = 0
+
+    def progress(self, rows: int) -> None:
+        self.done += rows
+
+
+@dataclass
+class Shop:
+    """A database with empty tables. features: as they stand in the file."""
+
+    engine: AsyncEngine
+    features: str = "{}"
+    on_delete: str = "restrict"
+    text: str = MODELS
+    models: Mapping[str, Any] = field(init=False)
+    tables: Mapping[str, sa.Table] = field(init=False)
+
+    def __post_init__(self) -> None:
+        text = self.text
+        if text is MODELS:
+            text = text.format(features=self.features, on_delete=self.on_delete)
+        document = parse_document(text.encode(), "models.yaml")
+        self.models = build_catalog([(document, load_models(document))]).models
+        self.tables = build_tables(self.models, cast(Database, self.engine.dialect.name))
+
+    async def prepare(self) -> Shop:
+        async with self.engine.begin() as connection:
+            await connection.run_sync(next(iter(self.tables.values())).metadata.create_all)
+        return self
+
+    async def do(self, node: str, text: str = "{}", **arguments: Any) -> Any:
+        """Run a node. text: what stands under `with`."""
+        kind, model = resolve_node(node, self.models)
+        checked = kind.check(read(text) | arguments, Subject(model, self.models, Path()))
+        async with open_session(self.engine, self.tables) as session:
+            context = Here(Access(session, Scope(NOW), self.models))
+            return await kind.run(checked.parsed, cast(Context, context))
+
+    async def rows(self, node: str, text: str = "{}", **arguments: Any) -> list[tuple[Any, ...]]:
+        """The rows that a list gives."""
+        listed = await self.do(node, text, **arguments)
+        return [row async for batch in listed["rows"].batches() for row in batch.rows]
+
+    async def stored(self, model: str = "Product") -> list[Mapping[str, Any]]:
+        """What is in a table, whatever a feature hides."""
+        async with self.engine.connect() as connection:
+            table = self.tables[model]
+            return [dict(row) for row in (await connection.execute(sa.select(table).order_by(table.c.id))).mappings()]
