@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,16 +69,17 @@ class RunOptions:
 def check(path: Path) -> list[Checked]:
     """Text, declarations, graph and types of a file, or of every YAML file of a folder; offline.
 
+    In a folder, what is hidden is not looked at, and a file of another program (kind `other`) is passed over.
     Raises `DefinitionError` with the problems of all of them.
     """
-    files = sorted([*path.rglob("*.yaml"), *path.rglob("*.yml")]) if path.is_dir() else [path]
+    files = _yaml_files(path) if path.is_dir() else [path]
     if not files:
         raise DefinitionError(Problem("DF101", f"{path}: there is no YAML file in this folder"))
     checked: list[Checked] = []
     problems: list[Problem] = []
     for file in files:
         try:
-            checked.append(_check_file(file))
+            checked.append(_check_file(file, in_folder=file != path))
         except DefinitionError as error:
             problems += error.problems
     if problems:
@@ -85,7 +87,12 @@ def check(path: Path) -> list[Checked]:
     return checked
 
 
-def _check_file(path: Path) -> Checked:
+def _yaml_files(folder: Path) -> list[Path]:
+    found = (file for ending in ("*.yaml", "*.yml") for file in folder.rglob(ending))
+    return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(folder).parts))
+
+
+def _check_file(path: Path, *, in_folder: bool) -> Checked:
     document = _read(path)
     kind = kind_of(document)
     if kind == "models":
@@ -98,6 +105,8 @@ def _check_file(path: Path) -> Checked:
     if path.name == "dfrun.yaml":
         load_settings(document)
         return Checked(path, kind, len(document.root))
+    if in_folder and not any(get_close_matches(key, ("models", "steps", "tests")) for key in document.root):
+        return Checked(path, "other", 0)
     what = "this file is neither models nor a pipeline"
     why = "a file says what it is by its top-level keys: `models:` with the models, or `steps:`"
     raise DefinitionError(Problem("DF110", what, document.place(()), why))

@@ -163,7 +163,9 @@ def validate(paths: tuple[Path, ...], output: str) -> None:
         try:
             for file in api.check(path):
                 problems += file.warnings
-                if output == "text":
+                if output == "text" and file.kind == "other":
+                    click.echo(f"{api.shown(file.path)}: passed over, it is neither models nor a pipeline")
+                elif output == "text":
                     noun = {"models": "model", "pipeline": "step"}.get(file.kind, "setting")
                     size = f"{file.size} {noun}{'' if file.size == 1 else 's'}"
                     found = f"{len(file.warnings)} warning{'' if len(file.warnings) == 1 else 's'}"

@@ -68,4 +68,5 @@ def _differs(model: str, what: str) -> Problem:
 
 
 def _type(kind: Any, connection: sa.Connection) -> str:
-    return str(kind.compile(dialect=connection.dialect))
+    name = str(kind.compile(dialect=connection.dialect))
+    return "DOUBLE PRECISION" if name == "FLOAT" else name  # two names of one type in PostgreSQL, which reflects this

@@ -6,7 +6,9 @@ import base64
 import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time
-from typing import TYPE_CHECKING
+from decimal import Decimal
+from types import NoneType
+from typing import TYPE_CHECKING, TypeGuard
 
 from runner.errors import DfrunError, Problem
 
@@ -89,7 +91,7 @@ def problems_sarif(problems: Iterable[Problem]) -> str:
 # --- runs -----------------------------------------------------------------------------------------------------
 
 _MARKS = {"succeeded": "✓", "failed": "✗", "timed_out": "✗", "skipped": "-", "blocked": "-", "cancelled": "-"}
-_MOST_STEPS, _MOST_ROWS = 60, 10
+_MOST_STEPS, _MOST_ROWS, _WIDEST_CELL = 60, 10, 40
 
 
 def run_text(result: RunResult) -> str:
@@ -108,7 +110,8 @@ def run_text(result: RunResult) -> str:
         told.append(f"  ✓ {len(steps) - len(shown):,} steps succeeded")
     if result.outputs:
         told.append("outputs")
-        told += [f"  {name}: {_shown(value)}" for name, value in result.outputs.items()]
+        for name, value in result.outputs.items():
+            told += [f"  {name}:", *_table(value)] if _is_table(value) else [f"  {name}: {_shown(value)}"]
     return "\n".join(told)
 
 
@@ -164,10 +167,36 @@ def _seconds(milliseconds: float) -> str:
     return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.2f} s"
 
 
+def _is_table(value: object) -> TypeGuard[list[dict[str, object]]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) and row for row in value)
+
+
+def _table(rows: list[dict[str, object]]) -> list[str]:
+    """Rows below the names of their columns, numbers to the right, long values cut."""
+    names = list(rows[0])
+    cells = [[_cell(row.get(name)) for name in names] for row in rows[:_MOST_ROWS]]
+    numbers = [all(isinstance(row.get(name), (int, float, Decimal, NoneType)) for row in rows) for name in names]
+    widths = [max(len(name), *(len(row[at]) for row in cells)) for at, name in enumerate(names)]
+    told = [
+        "    "
+        + "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numbers, strict=True)).rstrip()
+        for row in [names, *cells]
+    ]
+    return told if len(rows) <= _MOST_ROWS else [*told, f"    … and {len(rows) - _MOST_ROWS:,} more"]
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else _shown(_json(value) if isinstance(value, (date, time, bytes, Decimal)) else value)
+    return text if len(text) <= _WIDEST_CELL else text[: _WIDEST_CELL - 1] + "…"
+
+
 def _shown(value: object) -> str:
     if isinstance(value, list) and len(value) > _MOST_ROWS:
         return f"{len(value):,} values, the first of them {_shown(value[:3])}"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_json)
+    if isinstance(value, str):
+        # what came out of a database must not steer the terminal
+        return value if value.isprintable() else json.dumps(value)
+    return json.dumps(value, ensure_ascii=False, default=_json)
 
 
 def _json(value: object) -> object:

@@ -86,7 +86,8 @@ class Rejects:
         return self.rows.count + len(self._waiting)
 
     def flush(self) -> None:
-        """Move what waits into the spool."""
+        """Move what waits into the spool, in the order of the lines: the database finds some after the types did."""
+        self._waiting.sort(key=lambda row: row[0] if isinstance(row[0], int) else 0)
         self.rows.append(Batch(self.rows.columns, self._waiting))
         self._waiting = []
 

@@ -22,17 +22,19 @@ _LONG_KEYS = {"max_length": ("string",), "precision": ("decimal",), "scale": ("d
 
 
 def read_value_declaration(raw: object) -> object:
-    """The long form of a short one: `integer?` is `{type: integer, nullable: true}`."""
-    if not isinstance(raw, str):
-        return raw
-    return {"type": raw.removesuffix("?"), "nullable": raw.endswith("?")}
+    """The long form of a short one: `integer?` is `{type: integer, nullable: true}`, and so is `{type: integer?}`."""
+    if isinstance(raw, str):
+        raw = {"type": raw}
+    if isinstance(raw, Mapping) and isinstance(kind := raw.get("type"), str) and kind.endswith("?"):
+        return {"nullable": True, **raw, "type": kind.removesuffix("?")}
+    return raw
 
 
 class ValueDeclaration(Declaration):
     """A type, its limits, and what stands in when no value is given."""
 
     type: TypeName
-    """The type."""
+    """The type; `?` after it allows null."""
     nullable: Switch = False
     """Whether null is a value; `TYPE?` is the short form."""
     description: str = ""

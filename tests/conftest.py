@@ -50,3 +50,20 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AsyncEngi
     settings = {"server_settings": {"search_path": schema}}
     yield open_engine(url, poolclass=sa.NullPool, connect_args=settings)
     asyncio.run(run(f"DROP SCHEMA {schema} CASCADE"))
+
+
+@pytest.fixture
+def fresh_postgres(postgres_url: sa.URL) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database as a user writes it."""
+    import asyncio
+
+    name = f"t_{uuid.uuid4().hex[:12]}"
+    plain = create_async_engine(postgres_url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+
+    async def run(text: str) -> None:
+        async with plain.connect() as connection:
+            await connection.execute(sa.text(text))
+
+    asyncio.run(run(f"CREATE DATABASE {name}"))
+    yield postgres_url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
+    asyncio.run(run(f"DROP DATABASE {name} WITH (FORCE)"))

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import runpy
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from docpages import UNCHECKED, Block, read_blocks, read_commands, run_command
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from runner import api
 from runner.cli import group
@@ -30,22 +26,6 @@ GENERATE = runpy.run_path(str(PROJECT / "docs" / "generate.py"))
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 
 
-@pytest.fixture
-def shop(postgres_url: sa.URL) -> Iterator[str]:
-    """The address of an empty PostgreSQL database, for the pages that show one."""
-    name = f"docs_{uuid.uuid4().hex[:12]}"
-
-    async def run(text: str) -> None:
-        engine = create_async_engine(postgres_url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-        async with engine.connect() as connection:
-            await connection.execute(sa.text(text))
-        await engine.dispose()
-
-    asyncio.run(run(f"CREATE DATABASE {name}"))
-    yield postgres_url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
-    asyncio.run(run(f"DROP DATABASE {name} WITH (FORCE)"))
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
 def test_a_page_is_as_the_program_has_it(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
@@ -56,7 +36,7 @@ def test_a_page_is_as_the_program_has_it(
     text = page.read_text(encoding="utf-8")
     blocks = list(read_blocks(text))
     assert len(blocks) * 2 == len(re.findall(r"^ *```", text, re.M)), "a fence is not closed"
-    database = request.getfixturevalue("shop") if "postgresql://localhost/shop" in text else ""
+    database = request.getfixturevalue("fresh_postgres") if "postgresql://localhost/shop" in text else ""
     wrong = []
     for block in blocks:
         try:

@@ -95,7 +95,8 @@ def _constraint(
     model, field = _named(table, name, column, models)
     subject = ".".join(part for part in (model, field) if part) or "a row"
     what, why, fix = {
-        "unique": (f"{subject}: a row with this value is there already", "it must be unique", "upsert it, or skip it"),
+        "unique": (f"{subject}: a row with this value is there already", "it must be unique",
+                   "an upsert node, or conflict_resolution: skip on a bulk_create"),
         "fk": (
             f"{subject}: the row it references is missing" if field else "a reference would lead nowhere",
             "a reference must name a row that is there, and a row that others reference stays",

@@ -1,12 +1,9 @@
 """A pipeline runs from its file to its rows, on both databases and from the command line."""
 
-import asyncio
 import json
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from runner.cli import main
 
@@ -51,21 +48,6 @@ def dfrun(*words: str) -> int:
         main(list(words))
     code = left.value.code
     return code if isinstance(code, int) else 0
-
-
-@pytest.fixture
-def fresh_postgres(postgres_url: sa.URL) -> str:
-    """The URL of an empty database as a user writes it."""
-    name = f"t_{id(object())}_{abs(hash(str(postgres_url))) % 10_000}"
-
-    async def make() -> None:
-        engine = create_async_engine(postgres_url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-        async with engine.connect() as connection:
-            await connection.execute(sa.text(f"DROP DATABASE IF EXISTS {name}"))
-            await connection.execute(sa.text(f"CREATE DATABASE {name}"))
-
-    asyncio.run(make())
-    return postgres_url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
 
 
 def test_a_file_runs_on_the_embedded_default(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:

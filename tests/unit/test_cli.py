@@ -19,7 +19,9 @@ def test_the_example_is_valid() -> None:
     done = dfrun("validate", "models.yaml", "pipelines")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "models.yaml: 2 models, no problems",
+        "models.yaml: 4 models, no problems",
+        "pipelines/load_sales.yaml: 6 steps, no problems",
+        "pipelines/month_end.yaml: 5 steps, no problems",
         "pipelines/orders.yaml: 3 steps, no problems",
     ]
 
@@ -64,3 +66,23 @@ def test_neither_version_nor_validate_imports_a_database() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=60)
     assert (done.stdout.splitlines()[-1], done.stderr) == ("[]", "")
+
+
+def test_a_folder_means_what_is_ours_in_it(tmp_path: Path) -> None:
+    for name, text in (
+        ("models.yaml", "models: {A: {fields: {x: integer}}}\n"),
+        (".github/ci.yml", "on: push\njobs: [1]\n"),
+        ("compose.yml", "services: {db: {image: postgres}}\n"),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    done = dfrun("validate", ".", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "compose.yml: passed over, it is neither models nor a pipeline",
+        "models.yaml: 1 model, no problems",
+    ]
+    (tmp_path / "typo.yaml").write_text("name: p\nstpes: {n: {node: A.count}}\n")
+    done = dfrun("validate", ".", folder=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[0].split()[1]) == (2, "DF110")
+    assert dfrun("validate", "compose.yml", folder=tmp_path).returncode == 2
