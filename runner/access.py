@@ -14,9 +14,11 @@ from runner.errors import Problem, StepError
 from runner.features import guard
 from runner.features.base import Scope
 from runner.query import Count, Delete, Insert, Load, Query, Question, Read, Update, Upsert, row_with
-from runner.statements import conflict_rows, statement
+from runner.statements import conflict_rows, own_statement, statement
 from schemas.filters import Compare, Order
 from schemas.shapes import FieldShape, ModelShape
+from schemas.sqltext import SqlText
+from schemas.types import ValueType
 from schemas.updates import Assign
 
 
@@ -115,6 +117,17 @@ class Access:
     async def reserve_ids(self, model: ModelShape, count: int) -> list[int]:
         """`count` generated keys that nobody else will get."""
         return await bulk.reserve_ids(self._session, self._session.table(model), model.primary_key[0], count)
+
+    async def ask_sql(
+        self, sql: SqlText, values: Mapping[str, object], kinds: Mapping[str, ValueType],
+        columns: Mapping[str, ValueType] | None,
+    ) -> tuple[tuple[str, ...], AsyncIterator[list[tuple[object, ...]]]]:  # fmt: skip
+        """The columns and the rows of a user's own statement, which no feature guards: its node says who may."""
+        return await self._session.ask(own_statement(sql, values, kinds, columns))
+
+    async def execute_sql(self, sql: SqlText, values: Mapping[str, object], kinds: Mapping[str, ValueType]) -> int:
+        """How many rows a user's own statement changed."""
+        return await self._session.execute(own_statement(sql, values, kinds))
 
     async def _fetch(self, guarded: Query) -> list[tuple[object, ...]]:
         table = self._session.table(guarded.model)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -221,6 +221,9 @@ async def run_file(
     from runner.plan import build_plan
 
     loaded = load(path)
+    lacking = [replace(warning, severity="error") for warning in loaded.graph.warnings if warning.code == "DF424"]
+    if lacking:
+        raise DefinitionError(lacking)
     plan = build_plan(loaded.graph, loaded.identity, options.only)
     file = _read(options.parameters_file) if options.parameters_file else None
     values = read_parameters(loaded.pipeline, options.parameters, file, loaded.document)

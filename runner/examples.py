@@ -22,6 +22,23 @@ _BUILT_IN: Mapping[str, list[str]] = {
     "jsonl.write": [
         *_FILE, "save:", "  node: jsonl.write", "  with: {path: out/prices.jsonl}", "  inputs: {rows: file.rows}",
     ],
+    "parquet.read": [
+        "file:", "  node: parquet.read", "  with: {path: in.parquet, columns: {sku: string, price: decimal}}",
+    ],
+    "parquet.write": [
+        *_FILE, "save:", "  node: parquet.write", "  with: {path: out/prices.parquet}", "  inputs: {rows: file.rows}",
+    ],
+    "rows.transform": [*_FILE, "means:", "  node: rows.transform", "  with:",
+                       "    sql: select sku, min(price) as lowest from prices group by sku",
+                       "  inputs: {prices: file.rows}"],
+    "sql.query": [*_FILE, "known:", "  node: sql.query", "  with:",
+                  "    sql: select sku from product where sku = :sku", "    columns: {sku: string}",
+                  "  inputs: {sku: file.rows.0.sku}"],
+    "sql.execute": [*_FILE, "forget:", "  node: sql.execute", "  with:",
+                    "    sql: delete from product where sku = :sku", "  inputs: {sku: file.rows.0.sku}"],
+    "file.find": ["file:", "  node: file.find", "  with: {pattern: prices-%Y-%m-%d.csv, folder: inbox}",
+                  "  inputs: {at: run.scheduled_at}"],
+    "file.move": [*_FILE, "archive:", "  node: file.move", "  with: {path: in.csv, to: done}", "  after: [file]"],
     "python.call": [*_FILE, "price:", "  node: python.call", '  with: {function: "shop.prices:price_of"}',
                     "  inputs: {sku: file.rows.0.sku}"],
     "assert": [*_FILE, "enough:", "  node: assert", "  with: {min: 1, message: the file is empty}",

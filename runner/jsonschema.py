@@ -64,7 +64,7 @@ def pipeline_schema(models: Models) -> str:
     return _text(schema, "dfrun pipeline")
 
 
-_OPEN = ("python.call", "text.format")
+_OPEN = ("python.call", "text.format", "sql.query", "sql.execute")
 """Nodes whose literals make ports of their own."""
 
 

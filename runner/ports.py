@@ -86,7 +86,7 @@ def reach_type(source: ValueType, members: tuple[str, ...], seen: str) -> ValueT
             )
         if here.kind == "record":
             if here.fields is None:
-                return ANY
+                return ValueType("any")  # judged when the value is there
             if member not in here.fields:
                 raise ValueProblem(
                     f"{seen!r} has no {member!r}" if position else f"{seen!r} has no output {member!r}",

@@ -77,6 +77,10 @@ class SpooledRows:
         self._file: IO[bytes] | None = None
         self._offsets: list[int] = []
 
+    def __del__(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
     def append(self, batch: Batch) -> None:
         """Keep a batch; batches come back in the order they went in."""
         if not batch.rows:

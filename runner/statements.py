@@ -4,6 +4,7 @@ by then (`features`); what is particular to a database is in `dialects`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,11 +14,14 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from runner.aggregates import aggregate_statement, results
 from runner.dialects.data import data_table
+from runner.dialects.types import column_type
 from runner.filters import Columns, Database, condition, order
 from runner.query import EVERY_ROW, Absent, Count, Delete, Insert, Load, Query, Read, Summary, Update, Upsert
 from runner.updates import changes
 from schemas.filters import Filter
 from schemas.shapes import ModelShape
+from schemas.sqltext import SqlText
+from schemas.types import ValueType
 
 
 def statement(query: Query, table: sa.Table, database: Database) -> Executable:
@@ -42,6 +46,25 @@ def statement(query: Query, table: sa.Table, database: Database) -> Executable:
             return sa.delete(table).where(_first(query, table, database))
         case _:
             raise AssertionError(f"{type(query).__name__} is loaded, not stated")
+
+
+def own_statement(
+    sql: SqlText, values: Mapping[str, object], kinds: Mapping[str, ValueType],
+    columns: Mapping[str, ValueType] | None = None,
+) -> Executable:  # fmt: skip
+    """A statement of the user's own with its values bound; `columns` types what it gives."""
+    places = [sa.bindparam(n, values[n], type_=_own_type(kinds[n])) for n in sql.names]
+    text = sa.text(sql.text).bindparams(*places)
+    return text.columns(**{n: column_type(kind) for n, kind in columns.items()}) if columns is not None else text
+
+
+def _own_type(kind: ValueType) -> sa.types.TypeEngine[Any] | None:
+    if kind.kind in ("any", "json"):
+        return None
+    if kind.kind == "list" and kind.items is not None and kind.items.kind not in ("any", "json", "list", "record"):
+        # an array where the database has them, JSON text where it has not
+        return postgresql.ARRAY(column_type(kind.items)).with_variant(column_type(kind), "sqlite")
+    return column_type(kind)
 
 
 def _fields(model: ModelShape, table: sa.Table) -> list[ColumnElement[Any]]:

@@ -35,6 +35,10 @@ class Session(Protocol):
         """The rows in batches from a cursor of the server; memory stays bounded."""
         ...
 
+    async def ask(self, statement: Executable) -> tuple[tuple[str, ...], AsyncIterator[list[tuple[object, ...]]]]:
+        """The names of the columns, and the rows in batches."""
+        ...
+
     async def execute(self, statement: Executable, parameters: Any = None) -> int:
         """How many rows the statement changed; `parameters` is a mapping, or a list of them for many rows."""
         ...

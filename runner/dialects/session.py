@@ -85,6 +85,16 @@ class CoreSession:
         async for rows in result.partitions(rows_per_batch):
             yield [tuple(row) for row in rows]
 
+    async def ask(self, statement: Executable) -> tuple[tuple[str, ...], AsyncIterator[list[tuple[object, ...]]]]:
+        """The names of the columns, and the rows in batches."""
+        result = await self._connection.stream(statement)
+
+        async def batches() -> AsyncIterator[list[tuple[object, ...]]]:
+            async for rows in result.partitions(5_000):
+                yield [tuple(row) for row in rows]
+
+        return tuple(result.keys()), batches()
+
     async def execute(self, statement: Executable, parameters: Any = None) -> int:
         """How many rows the statement changed; `parameters` is a mapping, or a list of them for many rows."""
         return int((await self._connection.execute(statement, parameters)).rowcount)

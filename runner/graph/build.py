@@ -7,7 +7,7 @@ gives what it would give without its mistakes, else `any`, so that each mistake 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
@@ -17,11 +17,12 @@ from runner.arguments import Path as ArgumentPath
 from runner.arguments import copy_literals, put, split_target
 from runner.conditions import Condition, constant, read_condition, references_in
 from runner.errors import DefinitionError, Place, Problem, did_you_mean
+from runner.graph.params import parameter_problems
 from runner.graph.shapes import RUN, Graph, GraphStep, Upstream
 from runner.nodes import resolve_node
 from runner.nodes.base import Checked, Kind, Subject
+from runner.nodes.extras import missing_extra
 from runner.ports import Link, Reference, parse_reference, reach_type
-from schemas.filters import parse_filter
 from schemas.nodes import NOTHING, Port
 from schemas.types import Connection, ValueProblem, ValueType, parse_value
 
@@ -71,7 +72,7 @@ class _Builder:
     def build(self) -> Graph:
         wires = {name: list(self._wires(name, step)) for name, step in self.pipeline.steps.items()}
         afters = {name: dict(self._afters(name, step)) for name, step in self.pipeline.steps.items()}
-        self._check_params()
+        self.problems += parameter_problems(self.document, self.pipeline.params)
         steps: dict[str, GraphStep] = {}
         outputs: dict[str, Link] = {}
         conditions = {name: set(self._condition_roots(name, step)) for name, step in self.pipeline.steps.items()}
@@ -98,23 +99,6 @@ class _Builder:
             timeout_seconds=self.pipeline.timeout.total_seconds() if self.pipeline.timeout else None,
             warnings=tuple(self.warnings),
         )
-
-    def _check_params(self) -> None:
-        """Defaults fit their types, checks are filters."""
-        for name, param in self.pipeline.params.items():
-            kind = param.value_type()
-            try:
-                if "default" in param.model_fields_set:
-                    parse_value(kind, param.default)
-            except ValueProblem as problem:
-                at = ("params", name, "default", *problem.path)
-                self._report("DF309", at, False, f"default of {name!r}: {problem.what}", problem.why, problem.fix)
-            try:
-                if param.check is not None:
-                    parse_filter({name: param.check}, {name: kind})
-            except ValueProblem as problem:
-                at = ("params", name, "check", *problem.path[1:])
-                self._report("DF309", at, problem.key, f"check of {name!r}: {problem.what}", problem.why, problem.fix)
 
     # --- what the author wrote -------------------------------------------------------------------------------
 
@@ -266,6 +250,9 @@ class _Builder:
             self._report("DF308", (*at, "node"), False, problem.what, problem.why, problem.fix)
             return None
         subject = Subject(model, self.catalog.models, self.project)
+        lacking = missing_extra(kind, step.node)
+        if lacking is not None:
+            self.warnings.append(replace(lacking, place=self.document.place((*at, "node"))))
         arguments = copy_literals(step.with_)
         assert isinstance(arguments, dict)
         try:

@@ -18,13 +18,20 @@ from runner.nodes import (
     csv_read,
     csv_write,
     delete,
+    file_find,
+    file_move,
     jsonl_read,
     jsonl_write,
     list_rows,
     log_info,
+    parquet_read,
+    parquet_write,
     python_call,
     read,
+    sql_execute,
+    sql_query,
     text_format,
+    transform,
     update,
     upsert,
 )
@@ -54,8 +61,9 @@ MODEL_KINDS: Mapping[str, Kind] = {
 BUILT_IN_KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        csv_read.KIND, csv_write.KIND, jsonl_read.KIND, jsonl_write.KIND, python_call.KIND, assert_value.KIND,
-        text_format.KIND, log_info.KIND,
+        csv_read.KIND, csv_write.KIND, jsonl_read.KIND, jsonl_write.KIND, parquet_read.KIND, parquet_write.KIND,
+        transform.KIND, sql_query.KIND, sql_execute.KIND, python_call.KIND, assert_value.KIND, text_format.KIND,
+        log_info.KIND, file_find.KIND, file_move.KIND,
     )
 }  # fmt: skip
 """The kinds beside them, which belong to no model."""

@@ -11,7 +11,8 @@ from typing import Any
 from runner.cells import cell_text
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.csv_read import DECIMAL, DELIMITER
-from runner.nodes.textfile import PATH, read_character, read_encoding, read_path, read_switch, read_word, whole_file
+from runner.nodes.places import AT, FOLDER, PATTERN, FilePlace, read_place
+from runner.nodes.textfile import TO_PATH, read_character, read_encoding, read_switch, read_word, whole_file
 from runner.rows import Rows
 from runner.writing import rows_of
 from schemas.nodes import Port
@@ -33,7 +34,7 @@ class Writing:
     """What is written, where and how."""
 
     rows: Rows | None
-    path: object
+    place: FilePlace
     encoding: str
     delimiter: str
     decimal: str
@@ -68,12 +69,12 @@ class CsvWrite:
     writes = True
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
-        own = (ROWS, PATH, DELIMITER, DECIMAL, NULL, HEADER, ENCODING, RAW)
+        own = (ROWS, TO_PATH, PATTERN, FOLDER, AT, DELIMITER, DECIMAL, NULL, HEADER, ENCODING, RAW)
         return {port.name: port for port in own}
 
     def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
         writing = Writing(
-            read_rows(arguments), read_path(arguments), read_encoding(arguments), read_character(arguments, DELIMITER),
+            read_rows(arguments), read_place(arguments), read_encoding(arguments), read_character(arguments, DELIMITER),
             read_character(arguments, DECIMAL), read_word(arguments, NULL),
             read_switch(arguments, "header") or "header" not in arguments, read_switch(arguments, "raw"),
         )  # fmt: skip
@@ -84,11 +85,9 @@ class CsvWrite:
 
         assert isinstance(parsed, Writing)
         assert parsed.rows is not None
-        count = 0
+        count, path = 0, parsed.place.text()
         with ExitStack() as stack:
-            file = await asyncio.to_thread(
-                stack.enter_context, whole_file(context.project / str(parsed.path), parsed.encoding)
-            )
+            file = await asyncio.to_thread(stack.enter_context, whole_file(context.project / path, parsed.encoding))
             writer = csv.writer(file, delimiter=parsed.delimiter, lineterminator="\n")
             if parsed.has_header:
                 writer.writerow([cell_text(name, raw=parsed.is_raw) for name in parsed.rows.columns])
@@ -96,7 +95,7 @@ class CsvWrite:
                 await asyncio.to_thread(_write, writer, batch.rows, parsed)
                 count += len(batch.rows)
                 context.progress(len(batch.rows))
-        return {"path": str(parsed.path), "count": count}
+        return {"path": path, "count": count}
 
 
 def _write(writer: Any, rows: list[tuple[object, ...]], how: Writing) -> None:

@@ -11,7 +11,8 @@ from typing import IO
 from runner.cells import json_value
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.csv_write import ROWS, read_rows
-from runner.nodes.textfile import PATH, read_path, whole_file
+from runner.nodes.places import AT, FOLDER, PATTERN, FilePlace, read_place
+from runner.nodes.textfile import TO_PATH, whole_file
 from runner.rows import Batch, Rows
 from schemas.nodes import Port
 from schemas.types import ValueType
@@ -22,7 +23,7 @@ class Writing:
     """What is written, and where."""
 
     rows: Rows | None
-    path: object
+    place: FilePlace
 
 
 class JsonlWrite:
@@ -34,25 +35,25 @@ class JsonlWrite:
     writes = True
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
-        return {"rows": ROWS, "path": PATH}
+        return {port.name: port for port in (ROWS, TO_PATH, PATTERN, FOLDER, AT)}
 
     def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
         output = ValueType("record", fields={"path": ValueType("string"), "count": ValueType("integer")})
-        return Checked(output, Writing(read_rows(arguments), read_path(arguments)))
+        return Checked(output, Writing(read_rows(arguments), read_place(arguments)))
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
         import asyncio
 
         assert isinstance(parsed, Writing)
         assert parsed.rows is not None
-        count = 0
+        count, path = 0, parsed.place.text()
         with ExitStack() as stack:
-            file = await asyncio.to_thread(stack.enter_context, whole_file(context.project / str(parsed.path), "utf-8"))
+            file = await asyncio.to_thread(stack.enter_context, whole_file(context.project / path, "utf-8"))
             async for batch in parsed.rows.batches():
                 await asyncio.to_thread(_write, file, batch)
                 count += len(batch.rows)
                 context.progress(len(batch.rows))
-        return {"path": str(parsed.path), "count": count}
+        return {"path": path, "count": count}
 
 
 def _write(file: IO[str], batch: Batch) -> None:

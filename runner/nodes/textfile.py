@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from runner.errors import Problem, StepError
 from runner.nodes.arguments import read_under
@@ -20,6 +20,7 @@ from schemas.values import ValueDeclaration, read_value_declaration
 
 STRING = ValueType("string")
 PATH = Port("path", STRING, True, help="relative paths start at the pipeline's folder")
+TO_PATH = Port("path", STRING, help=PATH.help)
 ENCODING = Port("encoding", STRING, default="utf-8", literal=True, help="a byte-order mark is taken off")
 MODEL = Port("model", STRING, literal=True, help="the rows are typed as this model")
 FIELDS = Port(
@@ -57,8 +58,11 @@ def open_text(path: Path, encoding: str) -> IO[str]:
 
 
 @contextmanager
-def whole_file(path: Path, encoding: str) -> Iterator[IO[str]]:
-    """A file to write that appears under `path` when the block ends well, and not at all otherwise."""
+def whole_file(path: Path, encoding: str | None) -> Iterator[IO[Any]]:
+    """A file to write that appears under `path` when the block ends well, and not at all otherwise.
+
+    encoding: of a text file; None for bytes.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -66,7 +70,11 @@ def whole_file(path: Path, encoding: str) -> Iterator[IO[str]]:
         what = f"the file {str(path)!r} cannot be written: {error.strerror}"
         raise StepError(Problem("DF535", what)) from None
     try:
-        with os.fdopen(descriptor, "w", encoding=encoding, newline="") as file:
+        with (
+            os.fdopen(descriptor, "wb")
+            if encoding is None
+            else os.fdopen(descriptor, "w", encoding=encoding, newline="")
+        ) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -122,7 +130,7 @@ def read_layout(arguments: Mapping[str, object], subject: Subject) -> Layout:
     if "model" in arguments:
         types, stand_ins = _of_model(arguments, subject)
     else:
-        types = read_under("columns", lambda: _declared(arguments["columns"]))
+        types = read_under("columns", lambda: declared_types(arguments["columns"]))
         stand_ins = {}
     names = {name: name for name in types}
     rename = arguments.get("rename", {})
@@ -158,7 +166,8 @@ def _of_model(arguments: Mapping[str, object], subject: Subject) -> tuple[dict[s
     return {str(f): writable[f].type for f in wanted}, stand_ins
 
 
-def _declared(raw: object) -> dict[str, ValueType]:
+def declared_types(raw: object) -> dict[str, ValueType]:
+    """The types that a mapping of names to declarations says. Raises `ValueProblem`."""
     from pydantic import ValidationError
 
     if not isinstance(raw, Mapping) or not raw:

@@ -166,3 +166,126 @@ def test_declared_columns_type_the_rows(folder: Path, capsys: pytest.CaptureFixt
         capsys, "  it: {node: csv.read, with: {path: in.csv, columns: {a: string, b: integer?}}}\n", "{rows: it.rows}"
     )
     assert (code, told["outputs"]) == (0, {"rows": [{"a": "007", "b": 7}]})
+
+
+def test_a_parquet_file_keeps_every_type(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "models.yaml").write_text(
+        MODELS + "      at: datetime?\n      ok: boolean?\n      u: uuid?\n      j: json?\n      f: float?\n"
+    )
+    data = (
+        "[{sku: a, price: 1.50, seen: 2026-01-31, at: 2026-01-31T10:00:00Z, ok: true, j: {x: [1]}, f: 1.5,"
+        " u: 01a20f9f-1913-700d-8f09-a5683280ff78}, {sku: b, price: 2}]"
+    )
+    fields = "[sku, price, stock, seen, at, ok, u, j, f]"
+    code, told = run(
+        capsys,
+        f"  make: {{node: Product.bulk_create, with: {{data: {data}}}}}\n"
+        f"  all: {{node: Product.list, with: {{fields: {fields}}}, after: make}}\n"
+        "  out: {node: parquet.write, with: {path: out/p.parquet}, inputs: {rows: all.rows}}\n"
+        f"  back: {{node: parquet.read, with: {{model: Product, fields: {fields}}}, inputs: {{path: out.path}}}}\n",
+        "{all: all.rows, back: back.rows, count: back.count}",
+    )
+    assert code == 0, told
+    rows = told["outputs"]["back"]
+    for row in rows:
+        row["j"] = json.loads(row["j"]) if isinstance(row["j"], str) else row["j"]
+    assert (rows, told["outputs"]["count"]) == (told["outputs"]["all"], 2)
+    assert [path.name for path in (folder / "out").iterdir()] == ["p.parquet"]
+
+
+def test_misfits_of_a_parquet_file_are_set_aside(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"Artikel": ["a", "much too long", None], "price": [1, 2, 3]}), "in.parquet")
+    code, told = run(
+        capsys,
+        "  it: {node: parquet.read, with: {path: in.parquet, model: Product, fields: [sku, price, stock],"
+        " rename: {Artikel: sku}, rejects: collect, missing_columns: 'null'}}\n",
+        "{rows: it.rows, rejects: it.rejects}",
+    )
+    assert code == 0, told
+    assert told["outputs"]["rows"] == [{"sku": "a", "price": "1", "stock": 5}]
+    assert [(r["line"], r["reason"]) for r in told["outputs"]["rejects"]] == [
+        (2, "sku: text of 13 characters, at most 8 are allowed"), (3, "sku: wants string, got null"),
+    ]  # fmt: skip
+    Path("in.parquet").write_text("no")
+    code, told = run(capsys, "  it: {node: parquet.read, with: {path: in.parquet, model: Product}}\n")
+    assert (code, told["error"]["code"]) == (1, "DF532")
+
+
+FIND = "  it: {{node: file.find, with: {{pattern: {pattern}, folder: inbox{more}}}{inputs}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "more", "code", "found"),
+    [
+        ("prices-%Y-%m-%d.csv", ", at: 2026-01-31", 0, "inbox/prices-2026-01-31.csv"),
+        ("prices-%Y%%.csv", ", at: 2026-01-31", 1, "there is no file 'prices-2026%.csv' in the folder 'inbox'"),
+        ("prices-*.csv", "", 1, "2 files fit 'prices-*.csv'"),
+        ("prices-*.csv", ", pick: last", 0, "inbox/prices-2026-02-01.csv"),
+        ("prices-%Y.csv", "", 2, "the pattern has a day and nothing says which"),
+        ("../x", "", 2, "pattern: a pattern is a name in the folder"),
+        ("x-%q", ", at: 2026-01-31", 2, "pattern: '%q' is no part of a date"),
+    ],
+)
+def test_a_file_is_found_by_its_day(
+    folder: Path, pattern: str, more: str, code: int, found: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "inbox").mkdir()
+    for day in ("2026-01-31", "2026-02-01"):
+        (folder / f"inbox/prices-{day}.csv").write_text("x")
+    status, told = run(capsys, FIND.format(pattern=pattern, more=more, inputs=""), "{path: it.path, size: it.size}")
+    assert status == code, told
+    if code == 0:
+        assert told["outputs"] == {"path": found, "size": 1}
+    else:
+        assert told["error"]["what"].removeprefix("it: ") == found
+        assert code == 2 or told["steps"]["it"]["error"]["class"] == ("error" if "files fit" in found else "not_found")
+
+
+def test_a_late_file_is_waited_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import threading
+
+    (folder / "inbox").mkdir()
+    late = threading.Timer(0.3, lambda: (folder / "inbox/a.csv").write_text("x"))
+    late.start()
+    step = FIND.format(pattern="a.csv", more="", inputs=", retry: {max: 50, delay: 50ms, backoff: 1, on: [not_found]}")
+    code, told = run(capsys, step, "{name: it.name}")
+    late.join()
+    assert (code, told["outputs"]) == (0, {"name": "a.csv"})
+
+
+def test_a_file_is_moved_once_however_often(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    move = "  it: {node: file.move, with: {path: in.csv, to: done/old%s}}\n"
+    (folder / "in.csv").write_text("1")
+    for _ in range(2):  # the second time it is there already, as after a run that died in between
+        code, told = run(capsys, move % "", "{path: it.path}")
+        assert (code, told["outputs"]) == (0, {"path": "done/old/in.csv"})
+    (folder / "in.csv").write_text("2")
+    code, told = run(capsys, move % "")
+    assert (code, told["error"]["code"], (folder / "in.csv").read_text()) == (1, "DF561", "2")
+    code, told = run(capsys, move % ", overwrite: true")
+    assert (code, (folder / "done/old/in.csv").read_text(), (folder / "in.csv").exists()) == (0, "2", False)
+    code, told = run(capsys, "  it: {node: file.move, with: {path: none.csv, to: done}}\n")
+    assert (code, told["steps"]["it"]["error"]["class"]) == (1, "not_found")
+
+
+def test_a_file_is_written_under_its_day(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(
+        capsys,
+        "  n: {node: Product.list}\n"
+        "  a: {node: csv.write, with: {pattern: out-%Y-%m.csv, folder: day, at: 2026-01-31}, inputs: {rows: n.rows}}\n"
+        "  b: {node: jsonl.write, with: {pattern: out-%j.jsonl}, inputs: {rows: n.rows, at: run.scheduled_at}}\n",
+        "{a: a.path, b: b.path}",
+    )
+    assert code == 0, told
+    assert told["outputs"]["a"] == "day/out-2026-01.csv"
+    assert (folder / told["outputs"]["b"]).exists()
+    for step, what in (
+        ("{pattern: x}, inputs: {rows: n.rows, path: n.count}", "path and pattern are two ways to say where"),
+        ("{folder: x}, inputs: {rows: n.rows}", "nothing says which file"),
+        ("{path: x, folder: y}, inputs: {rows: n.rows}", "folder belongs to pattern"),
+    ):
+        code, told = run(capsys, f"  n: {{node: Product.list}}\n  a: {{node: csv.write, with: {step}}}\n")
+        assert (code, told["problems"][0]["what"].partition(": ")[2] or told["problems"][0]["what"]) == (2, what), told

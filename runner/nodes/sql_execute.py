@@ -1,0 +1,38 @@
+"""`sql.execute`: a change by a statement of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from runner.nodes.base import Checked, Context, Subject
+from runner.nodes.sql_query import SQL, TYPES, Statement, read_statement, sql_ports
+from schemas.nodes import Port
+from schemas.sqltext import writes
+from schemas.types import ValueProblem, ValueType
+
+
+class SqlExecute:
+    """Takes a statement and the values of its places; gives how many rows it changed."""
+
+    name = "sql.execute"
+    summary = "Change rows by a statement of your own, in the step's transaction; values are bound."
+    uses_database = True
+    writes = True
+
+    def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
+        return sql_ports((SQL, TYPES), arguments)
+
+    def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
+        statement = read_statement(arguments, subject)
+        if not writes(statement.sql):
+            raise ValueProblem("the statement changes nothing", ("sql",), kind="shape", fix="use sql.query")
+        return Checked(ValueType("record", fields={"count": ValueType("integer")}), statement)
+
+    async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
+        assert isinstance(parsed, Statement)
+        count = max(0, await context.access.execute_sql(parsed.sql, parsed.values, parsed.kinds))
+        context.progress(count)
+        return {"count": count}
+
+
+KIND = SqlExecute()

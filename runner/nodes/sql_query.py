@@ -1,0 +1,145 @@
+"""`sql.query`: rows by a statement of the user's own. Its values are bound, never part of the text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from runner.errors import Problem, StepError
+from runner.nodes.arguments import read_under
+from runner.nodes.base import Checked, Context, Subject
+from runner.nodes.textfile import declared_types, read_switch
+from runner.rows import Batch, SpooledRows
+from schemas.nodes import Port
+from schemas.sqltext import SqlText, read_sql, writes
+from schemas.types import Connection, Delivered, ValueProblem, ValueType, deliver, parse_value
+
+ANY = ValueType("any", True)
+SQL = Port("sql", ValueType("text"), True, literal=True, help="one statement; :name makes a port")
+COLUMNS = Port(
+    "columns", ValueType("json"), literal=True, shape="column_types",
+    help="name: type of the result's columns; without it they are known at run time only",
+)  # fmt: skip
+TYPES = Port("types", ValueType("json"), literal=True, shape="column_types", help="name: type of places")
+ONE_ROW = Port("one_row", ValueType("boolean"), default=False, literal=True, help="the value is the one row, not rows")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement with what goes into its places, each with its type (`any`: as it comes)."""
+
+    sql: SqlText
+    values: Mapping[str, object]
+    kinds: Mapping[str, ValueType]
+    columns: Mapping[str, ValueType] | None = None
+    is_one_row: bool = False
+
+
+def sql_ports(own: tuple[Port, ...], arguments: Mapping[str, object]) -> dict[str, Port]:
+    """The ports of a node with a statement: its own, and one for each place in the text."""
+    ports = {port.name: port for port in own}
+    if "sql" not in arguments:
+        return ports
+    for name in read_under("sql", lambda: read_sql(arguments["sql"])).names:
+        if name in ports:
+            raise ValueProblem(f"the place :{name} has the name of a port", ("sql",), kind="name", fix="rename it")
+        ports[name] = Port(name, ANY, True, help="a value that is bound")
+    return ports
+
+
+def read_statement(arguments: Mapping[str, object], subject: Subject) -> Statement:
+    """The statement and its values. Raises `ValueProblem`."""
+    sql = read_under("sql", lambda: read_sql(arguments["sql"]))
+    _refuse_tenants(sql, subject)
+    declared = read_under("types", lambda: declared_types(arguments["types"])) if "types" in arguments else {}
+    for name in declared:
+        if name not in sql.names:
+            raise ValueProblem(f"the statement has no place :{name}", ("types", name), key=True, kind="name")
+    values: dict[str, object] = {}
+    kinds: dict[str, ValueType] = {}
+    for name in sql.names:
+        raw = arguments.get(name)
+        known = raw.type if isinstance(raw, (Connection, Delivered)) and raw.type is not None else ANY
+        kinds[name] = declared.get(name, known)
+        if kinds[name].kind in ("rows", "record", "secret"):
+            raise ValueProblem(f"a {kinds[name].kind} cannot be bound", (name,), kind="connection")
+        if kinds[name].kind == "decimal" and name not in declared:
+            why = "SQLite keeps decimals as whole numbers of their smallest unit, so the scale must be the column's"
+            fix = f"types: {{{name}: {{type: decimal, precision: 12, scale: 2}}}}"
+            raise ValueProblem(f"the scale of {name!r} is not declared", (name,), kind="shape", why=why, fix=fix)
+        values[name] = read_under(name, lambda name=name, raw=raw: parse_value(kinds[name], raw))  # type: ignore[misc]
+    return Statement(sql, values, kinds)
+
+
+def _refuse_tenants(sql: SqlText, subject: Subject) -> None:
+    for model in subject.models.values():
+        if "multi_tenant" in model.features and model.table in sql.words:
+            why = "a text of your own carries no tenant, so it would reach the rows of all of them"
+            fix = f"use the nodes of {model.name}"
+            raise ValueProblem(f"{model.table!r} is a table of tenants", ("sql",), kind="shape", why=why, fix=fix)
+
+
+class SqlQuery:
+    """Takes a statement and the values of its places; gives `rows` and `count`, or the one row."""
+
+    name = "sql.query"
+    summary = "Read rows by a SELECT of your own; values are bound, never part of the text."
+    uses_database = True
+    writes = False
+
+    def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
+        return sql_ports((SQL, COLUMNS, TYPES, ONE_ROW), arguments)
+
+    def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
+        from dataclasses import replace
+
+        statement = read_statement(arguments, subject)
+        word = writes(statement.sql)
+        if word:
+            what = f"{word.upper()} is no reading"
+            raise ValueProblem(what, ("sql",), kind="shape", why="sql.query changes nothing", fix="use sql.execute")
+        columns = None
+        if "columns" in arguments:
+            columns = read_under("columns", lambda: declared_types(arguments["columns"]))
+        is_one_row = read_switch(arguments, "one_row")
+        row = ValueType("record", fields=columns)
+        rows = ValueType("record", fields={"rows": ValueType("rows", fields=columns), "count": ValueType("integer")})
+        return Checked(row if is_one_row else rows, replace(statement, columns=columns, is_one_row=is_one_row))
+
+    async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
+        assert isinstance(parsed, Statement)
+        names, batches = await context.access.ask_sql(parsed.sql, parsed.values, parsed.kinds, parsed.columns)
+        if parsed.columns is not None and set(names) != set(parsed.columns):
+            what = f"the statement gives {', '.join(names)}; declared are {', '.join(parsed.columns)}"
+            raise StepError(Problem("DF563", what, None, "", "name the columns in the statement: select price as cost"))
+        kept = SpooledRows(names)
+        async for rows in batches:
+            kept.append(Batch(names, _typed(rows, names, parsed.columns)))
+            context.progress(len(rows))
+        if not parsed.is_one_row:
+            return {"rows": kept, "count": kept.count}
+        if kept.count != 1:
+            what = f"one row is wanted, the statement gives {kept.count:,}"
+            raise StepError(Problem("DF563", what, None, "one_row says so"), "not_found" if not kept.count else "error")
+        return {name: value async for batch in kept.batches() for name, value in zip(names, batch.rows[0], strict=True)}
+
+
+def _typed(
+    rows: list[tuple[object, ...]], names: tuple[str, ...], columns: Mapping[str, ValueType] | None
+) -> list[tuple[object, ...]]:
+    if columns is None:
+        return rows
+    kinds = [columns[name] for name in names]
+    typed = []
+    for row in rows:
+        values = []
+        for name, kind, value in zip(names, kinds, row, strict=True):
+            try:
+                values.append(deliver(kind, value))
+            except ValueProblem as problem:
+                raise StepError(Problem("DF563", f"column {name}: {problem.what}", None, "columns says so")) from None
+        typed.append(tuple(values))
+    return typed
+
+
+KIND = SqlQuery()
