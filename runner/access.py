@@ -13,10 +13,11 @@ from runner.dialects.base import Session
 from runner.errors import Problem, StepError
 from runner.features import guard
 from runner.features.base import Scope
-from runner.query import Count, Delete, Insert, Load, Query, Question, Read, Update, Upsert, row_with
+from runner.query import Count, Delete, Insert, Load, Query, Question, Read, RowData, Update, Upsert, row_with
+from runner.scoping import ScopedSession, UnscopedError
 from runner.statements import conflict_rows, own_statement, statement
 from schemas.filters import Compare, Order
-from schemas.shapes import FieldShape, ModelShape
+from schemas.shapes import TENANT, FieldShape, ModelShape
 from schemas.sqltext import SqlText
 from schemas.types import ValueType
 from schemas.updates import Assign
@@ -26,7 +27,8 @@ class Access:
     """The tables as one step sees them, inside its transaction."""
 
     def __init__(self, session: Session, scope: Scope, models: Mapping[str, ModelShape]) -> None:
-        self._session = session
+        is_tenanted = any(model.is_tenanted for model in models.values())
+        self._session = ScopedSession(session, scope.tenant, models.values()) if is_tenanted else session
         self._scope = scope
         self._models = models
 
@@ -65,7 +67,7 @@ class Access:
 
     async def execute(self, write: Update | Delete) -> int:
         """How many rows changed."""
-        if isinstance(write, Delete) and "soft_delete" in write.model.features and not write.hard:
+        if isinstance(write, Delete):
             await self._release(write)
         guarded = guard(write, self._scope)
         table = self._session.table(guarded.model)
@@ -83,23 +85,39 @@ class Access:
         plain = bulk.Load(
             table, columns, kinds, guarded.conflict, guarded.key, guarded.update, guarded.counts_up, covers, may_change
         )
-        loaded = await bulk.load_rows(self._session, plain, rows)
+        if guarded.model.is_tenanted and guarded.constants.get(TENANT) != self._scope.tenant:
+            raise UnscopedError(f"rows of {guarded.model.name} are loaded without their tenant")
+        loaded = await bulk.load_rows(self._session, plain, rows, await self._known(load))
         if load.conflict == "upsert" and loaded.created + loaded.updated < len(rows):
             raise _is_deleted(load.model)
         return loaded
 
+    async def _known(self, load: Load) -> int:
+        """How many of the rows to upsert are there already, where the database does not say so."""
+        if self._session.database == "postgresql" or load.conflict != "upsert":
+            return 0
+        at = [load.columns.index(name) for name in load.key]
+        keys = [[row[i] for i in at] for row in load.rows]
+        data = RowData(load.key, tuple(load.kinds[i] for i in at), keys, load.key)
+        return int(str((await self.fetch(Count(load.model, data=data)))[0][0]))
+
     async def _release(self, delete: Delete) -> None:
-        """Do to the rows that reference these what their `on_delete` says: the database sees no delete that only marks.
+        """Do to the rows that reference these what their `on_delete` says and the database does not do: it sees no
+        delete that only marks, and would take a tenant away with a reference.
 
         Raises `StepError` DF542 where they must not be left behind.
         """
         model = delete.model
+        is_soft = "soft_delete" in model.features and not delete.hard
         links = [(m, f) for m in self._models.values() for f in m.fields.values() if _leads_to(f, model)]
+        if not is_soft:
+            links = [(m, f) for m, f in links if f.on_delete == "set_null" and m.is_tenanted and model.is_tenanted]
         if not links:
             return
         columns = tuple(dict.fromkeys(f.references[1] for _, f in links if f.references))
         orders = tuple(Order(name, False) for name in model.primary_key)
-        found = await self.fetch(Read(model, columns, delete.where, orders, delete.limit, locks=True))
+        read = Read(model, columns, delete.where, orders, delete.limit, locks=True, deleted=delete.deleted)
+        found = await self.fetch(read)
         for referring, field in links:
             assert field.references is not None
             at = columns.index(field.references[1])
@@ -107,7 +125,8 @@ class Access:
             if field.on_delete == "cascade":
                 await self.execute(Delete(referring, where))
             elif field.on_delete == "set_null":
-                await self.execute(Update(referring, where, (Assign(field.name, "$set", (None,)),)))
+                nothing = (Assign(field.name, "$set", (None,)),)
+                await self.execute(Update(referring, where, nothing, deleted="hidden" if is_soft else "included"))
             elif found and (await self.fetch(Count(referring, where)))[0][0]:
                 what = f"{model.name}: rows of {referring.name} reference a row that is to be deleted"
                 fix = f"delete them first, or declare {referring.name}.{field.name} with on_delete: cascade"

@@ -17,6 +17,7 @@ from runner.declarations import kind_of, load_models, load_pipeline, load_settin
 from runner.errors import DefinitionError, Problem
 from runner.graph import Graph, build_graph
 from runner.source import Document, parse_document, read_document
+from runner.tenants import check_tenant, choose_tenant, refuse_without
 from schemas.pipeline import Pipeline
 from schemas.settings import Settings
 
@@ -63,6 +64,7 @@ class RunOptions:
     environment: str | None = None
     only: Sequence[str] = ()
     run_id: str | None = None
+    tenant: str | None = None
     emit: Callable[[Event], None] = field(default=lambda event: None)
 
 
@@ -129,6 +131,8 @@ def _load(path: Path, document: Document) -> Loaded:
     catalog = build_catalog([(models, load_models(models)) for models in documents])
     settings, project = settings_of(home)
     graph = build_graph(document, pipeline, catalog, home)
+    if wrong := check_tenant(pipeline, document):
+        raise DefinitionError(wrong)
     digest = hashlib.sha256()
     for text in (document.text, *(d.text for d in documents)):
         digest.update(hashlib.sha256(text.encode()).digest())
@@ -230,13 +234,16 @@ async def run_file(
     run_id = check_run_id(options.run_id) if options.run_id else new_run_id()
     secrets = read_secrets(loaded.pipeline.secrets, loaded.project)
     now = datetime.now(UTC)
-    run = {"id": run_id, "pipeline": plan.name, "scheduled_at": now, "scheduled_date": now.date()}
+    tenant = choose_tenant(loaded.pipeline, loaded.document, options.tenant, values, os.environ)
+    refuse_without(tenant, plan)
+    run = {"id": run_id, "pipeline": plan.name, "scheduled_at": now, "scheduled_date": now.date(), "tenant": tenant}
 
     from runner.run import Executor
 
     async def go(store: Store | None) -> RunResult:
         roots = {"params": values, "secrets": secrets, "run": run}
         executor = Executor(plan, store, roots, run_id, now, loaded.home, options.emit, loaded.settings.parallel)
+        executor.tenant = tenant
         started(executor)
         return await executor.run()
 

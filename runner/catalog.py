@@ -167,6 +167,10 @@ def _check_references(
         elif (target,) not in other.unique_keys():
             why = "a reference needs a target that identifies one row"
             problems.append(Problem("DF209", f"{model}.{target} is not unique", place, why, "mark it unique: true"))
+        elif other.is_tenanted and not shape.is_tenanted:
+            why = f"the rows of {model} belong to tenants, those of {shape.name} to all"
+            fix = f"features: {{multi_tenant: true}} in {shape.name}, too"
+            problems.append(Problem("DF221", f"{shape.name} cannot reference {model}", place, why, fix))
         elif "soft_delete" in other.features and (target,) != other.primary_key:
             why = f"a deleted {model} frees its {target}, and the reference would lead nowhere"
             fix = f"references: {model}.{other.primary_key[0]}"

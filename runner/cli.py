@@ -102,6 +102,7 @@ def _database_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--params", "parameters_file", type=_FILE, metavar="FILE", help="parameters from a YAML or JSON file")
 @_database_options
 @click.option("--only", multiple=True, metavar="STEP", help="this step and what it needs")
+@click.option("--tenant", metavar="NAME", help="whose rows it reads and writes")
 @click.option("--run-id", metavar="ID", help="the run's name; one is made without it")
 @click.option("-o", "--output", type=click.Choice(["text", "json", "jsonl"]), default="text", show_default=True)
 @click.option("-q", "--quiet", is_flag=True, help="no progress")
@@ -109,8 +110,8 @@ def _database_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--debug", is_flag=True, help="show tracebacks")
 def run(
     file: Path, parameters: tuple[str, ...], parameters_file: Path | None, database: str | None,
-    environment: str | None, only: tuple[str, ...], run_id: str | None, output: str, quiet: bool, verbose: bool,
-    debug: bool,
+    environment: str | None, only: tuple[str, ...], tenant: str | None, run_id: str | None, output: str, quiet: bool,
+    verbose: bool, debug: bool,
 ) -> None:  # fmt: skip
     """Check a pipeline and its tables, then run it."""
     import asyncio
@@ -121,7 +122,7 @@ def run(
     from runner.signals import Signals
 
     progress = choose_progress(output, quiet=quiet, verbose=verbose)
-    options = api.RunOptions(parameters, parameters_file, database, environment, only, run_id, progress.take)
+    options = api.RunOptions(parameters, parameters_file, database, environment, only, run_id, tenant, progress.take)
     signals = Signals()
 
     async def go() -> Any:

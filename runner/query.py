@@ -56,11 +56,12 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many rows `where` finds: one row of one number."""
+    """How many rows `where` finds, with `data` of those whose key is in it: one row of one number."""
 
     model: ModelShape
     where: Filter = EVERY_ROW
     deleted: Deleted = "hidden"
+    data: RowData | None = None
 
 
 @dataclass(frozen=True, slots=True)

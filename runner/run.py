@@ -175,6 +175,7 @@ class Executor:
     emit: Emit = field(default=lambda event: None)
     parallel: int = 8
     grace_seconds: float = 10.0
+    tenant: str | None = None
     bug: BaseException | None = None
     _live: dict[str, _Live] = field(default_factory=dict)
     _ready: deque[_Live] = field(default_factory=deque)
@@ -403,7 +404,7 @@ class Executor:
                 session = await stack.enter_async_context(
                     self.store.session(writes=step.kind.writes, timeout_seconds=limit)
                 )
-                context._access = Access(session, Scope(self.now), step.subject.models)
+                context._access = Access(session, Scope(self.now, self.tenant), step.subject.models)
             return await step.kind.run(parsed, context)
 
     async def _value(self, source: tuple[str, ...], has_default: bool, default: object) -> object:

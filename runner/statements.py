@@ -31,7 +31,7 @@ def statement(query: Query, table: sa.Table, database: Database) -> Executable:
             return _read(query, table, database)
         case Count():
             where = _where(query.model, query.where, table, database)
-            return sa.select(sa.func.count()).select_from(table).where(where)
+            return _matching(sa.select(sa.func.count()).select_from(table), query, table, database).where(where)
         case Absent():
             return _absent(query, table, database)
         case Summary():
@@ -78,10 +78,7 @@ def _where(model: ModelShape, tree: Filter, table: sa.Table, database: Database)
 def _read(query: Read, table: sa.Table, database: Database) -> sa.Select[Any]:
     columns = [table.c[name] for name in query.fields]
     found = sa.select(*columns).where(_where(query.model, query.where, table, database))
-    if query.data is not None:
-        data, given = data_table(database, query.data.names, query.data.kinds, query.data.rows)
-        same = sa.and_(*(table.c[name] == given[name] for name in query.data.key))
-        found = found.select_from(data.join(table, same))
+    found = _matching(found, query, table, database)
     found = found.order_by(*order(query.orders, dict(table.c)))
     if query.limit is not None:
         found = found.limit(query.limit)
@@ -89,6 +86,14 @@ def _read(query: Read, table: sa.Table, database: Database) -> sa.Select[Any]:
         found = found.offset(query.offset)
     # SQLite's writers take turns: whoever holds the transaction holds every row
     return found.with_for_update() if query.locks and database == "postgresql" else found
+
+
+def _matching(found: sa.Select[Any], query: Read | Count, table: sa.Table, database: Database) -> sa.Select[Any]:
+    """Of the rows found those that share their key with one of the data."""
+    if query.data is None:
+        return found
+    data, given = data_table(database, query.data.names, query.data.kinds, query.data.rows)
+    return found.select_from(data).where(*(table.c[name] == given[name] for name in query.data.key))
 
 
 def _absent(query: Absent, table: sa.Table, database: Database) -> sa.Select[Any]:
@@ -124,8 +129,11 @@ def _first(query: Update | Delete, table: sa.Table, database: Database) -> Colum
     keys: list[ColumnElement[Any]] = [table.c[name] for name in query.model.primary_key]
     inner = sa.select(*keys).where(where).order_by(*keys).limit(query.limit)
     if database == "postgresql":
-        inner = inner.with_for_update()
-    return (sa.tuple_(*keys) if len(keys) > 1 else keys[0]).in_(inner)
+        # as a subselect it may be asked again for every row, and each time find the next rows to lock
+        first = inner.with_for_update().cte("first_rows").prefix_with("MATERIALIZED")
+        inner = sa.select(*(first.c[name] for name in query.model.primary_key))
+    # a key may be another tenant's, too: the condition stands around the choice as it does in it
+    return sa.and_(where, (sa.tuple_(*keys) if len(keys) > 1 else keys[0]).in_(inner))
 
 
 def _upsert(query: Upsert, table: sa.Table, database: Database) -> Executable:

@@ -12,7 +12,7 @@ from runner.errors import DefinitionError, Problem
 from runner.features.soft_delete import LIVE
 from runner.filters import Database, condition
 from schemas.filters import parse_filter
-from schemas.shapes import NO_DEFAULT, FieldShape, ModelShape
+from schemas.shapes import NO_DEFAULT, TENANT, FieldShape, ModelShape
 from schemas.types import ValueType
 
 
@@ -27,34 +27,50 @@ def build_tables(models: Mapping[str, ModelShape], database: Database) -> dict[s
 
 def _table(model: ModelShape, models: Mapping[str, ModelShape], metadata: sa.MetaData, database: Database) -> sa.Table:
     columns = [_column(model, field, database) for field in model.fields.values()]
-    table = sa.Table(model.table, metadata, *columns, sqlite_strict=True, sqlite_autoincrement=_counts(model))
+    owner = [TENANT] if model.is_tenanted else []
+    counted = [name for name, field in model.fields.items() if field.generated]
+    table = sa.Table(
+        model.table, metadata, *columns, sqlite_strict=True, sqlite_autoincrement=bool(counted),
+        info={TENANT: bool(owner)},
+    )  # fmt: skip
+    if owner and counted and database == "sqlite":
+        # AUTOINCREMENT wants the key alone; the numbers are dfrun's, so that no key of another tenant can be met
+        table.append_constraint(sa.UniqueConstraint(*owner, *model.primary_key, name=_label("uq", model, "key")))
+    elif owner:
+        table.append_constraint(sa.PrimaryKeyConstraint(*owner, *model.primary_key))
     types = model.types
     # a deleted row frees its unique values
     live = condition(LIVE, dict(table.c), types, database) if "soft_delete" in model.features else None
     for name, field in model.fields.items():
         if field.references:
-            target, column = field.references
-            table.append_constraint(
-                sa.ForeignKeyConstraint(
-                    [name], [f"{models[target].table}.{column}"], name=_label("fk", model, name),
-                    ondelete=field.on_delete.replace("_", " ").upper(),
-                )
-            )  # fmt: skip
+            table.append_constraint(_reference(model, field, models))
         if field.unique and live is None:
-            table.append_constraint(sa.UniqueConstraint(name, name=_label("uq", model, name)))
+            table.append_constraint(sa.UniqueConstraint(*owner, name, name=_label("uq", model, name)))
         elif field.unique:
-            sa.Index(_label("uq", model, name), table.c[name], unique=True, postgresql_where=live, sqlite_where=live)
+            columns = [table.c[n] for n in (*owner, name)]
+            sa.Index(_label("uq", model, name), *columns, unique=True, postgresql_where=live, sqlite_where=live)
         for word, rule in _rules(field, table.c[name], types, database):
             table.append_constraint(sa.CheckConstraint(rule, name=_label(f"ck_{word}", model, name)))
     for index in model.indexes:
-        parts = [table.c[n].desc() if n in index.descending else table.c[n] for n in index.fields]
+        names = (*owner, *index.fields) if index.unique and TENANT not in index.fields else index.fields
+        parts = [table.c[n].desc() if n in index.descending else table.c[n] for n in names]
         rows = live if index.unique else None
         sa.Index(index.name, *parts, unique=index.unique, postgresql_where=rows, sqlite_where=rows)
     return table
 
 
-def _counts(model: ModelShape) -> bool:
-    return any(field.generated for field in model.fields.values())
+def _reference(model: ModelShape, field: FieldShape, models: Mapping[str, ModelShape]) -> sa.ForeignKeyConstraint:
+    """The reference of a field. Between tenanted models it contains the tenant, so that no other's row can be named."""
+    assert field.references is not None
+    target, column = models[field.references[0]], field.references[1]
+    owner = [TENANT] if model.is_tenanted and target.is_tenanted else []
+    on_delete = field.on_delete
+    if owner and on_delete == "set_null":
+        on_delete = "restrict"  # it would set the tenant to null, too: `runner.access` does it
+    columns, targets = [*owner, field.name], [f"{target.table}.{name}" for name in (*owner, column)]
+    return sa.ForeignKeyConstraint(
+        columns, targets, name=_label("fk", model, field.name), ondelete=on_delete.replace("_", " ").upper()
+    )
 
 
 def _column(model: ModelShape, field: FieldShape, database: Database) -> sa.Column[Any]:
@@ -68,9 +84,14 @@ def _column(model: ModelShape, field: FieldShape, database: Database) -> sa.Colu
         default = sa.DefaultClause(sa.literal(field.default, column_type(kind)))
     type_: Any = column_type(kind) if not field.generated else sa.Integer() if database == "sqlite" else sa.BigInteger()
     return sa.Column(
-        field.name, type_, *extras, primary_key=field.primary_key, nullable=kind.nullable, server_default=default,
-        autoincrement=field.generated,
+        field.name, type_, *extras, primary_key=_is_key_alone(model, field, database), nullable=kind.nullable,
+        server_default=default, autoincrement=field.generated,
     )  # fmt: skip
+
+
+def _is_key_alone(model: ModelShape, field: FieldShape, database: Database) -> bool:
+    """Whether the column is a key by itself; in a tenanted model the key contains the tenant."""
+    return field.primary_key and (not model.is_tenanted or (field.generated and database == "sqlite"))
 
 
 def _rules(

@@ -14,7 +14,7 @@ ErrorClass = Literal["transient", "timeout", "not_found", "constraint", "conflic
 Upstream = Literal["succeeded", "finished"]
 
 NOT_BUILT = frozenset(
-    {"foreach", "steps", "pipeline", "transaction", "undo", "outputs", "tenant", "on_failure", "finally",
+    {"foreach", "steps", "pipeline", "transaction", "undo", "outputs", "on_failure", "finally",
      "schedule", "overlap"}
 )  # fmt: skip
 """Keys of the language that are known and not built yet; the loader says so, so that none is silently ignored."""
@@ -103,6 +103,13 @@ class Step(Declaration):
     """The longest an attempt may take; it bounds the database server, too."""
 
 
+class TenantFrom(Declaration):
+    """The tenant that a parameter brings."""
+
+    from_: str = Field(alias="from")
+    """`params.NAME`."""
+
+
 class Pipeline(Declaration):
     """One workflow."""
 
@@ -124,5 +131,7 @@ class Pipeline(Declaration):
     """What the run gives, by name: a reference each."""
     timeout: Duration | None = None
     """The longest the run may take."""
+    tenant: str | TenantFrom | None = None
+    """Whose run it is: a name, or `{from: params.NAME}`. `--tenant` and DFRUN_TENANT say it, too."""
     fail_fast: Switch = True
     """Whether a failed step stops the run; `false` lets what does not depend on it go on."""

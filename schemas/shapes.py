@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from schemas.types import ValueType
 
 NO_DEFAULT = object()
+TENANT = "tenant_id"
+"""The column that says whose row it is, in models with `multi_tenant`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,11 @@ class ModelShape:
     def rows(self) -> ValueType:
         """The type of a stream of whole rows."""
         return ValueType("rows", fields={name: f.type for name, f in self.fields.items()})
+
+    @property
+    def is_tenanted(self) -> bool:
+        """Whether each row belongs to a tenant."""
+        return "multi_tenant" in self.features
 
     @property
     def types(self) -> dict[str, ValueType]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,11 +71,14 @@ class Shop:
     engine: AsyncEngine
     features: str = "{}"
     on_delete: str = "restrict"
+    tenant: str | None = None
     text: str = MODELS
+    scope: Scope = field(init=False)
     models: Mapping[str, Any] = field(init=False)
     tables: Mapping[str, sa.Table] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.scope = Scope(NOW, self.tenant)
         text = self.text
         if text is MODELS:
             text = text.format(features=self.features, on_delete=self.on_delete)
@@ -92,8 +96,14 @@ class Shop:
         kind, model = resolve_node(node, self.models)
         checked = kind.check(read(text) | arguments, Subject(model, self.models, Path()))
         async with open_session(self.engine, self.tables) as session:
-            context = Here(Access(session, Scope(NOW), self.models))
+            context = Here(Access(session, self.scope, self.models))
             return await kind.run(checked.parsed, cast(Context, context))
+
+    def of(self, tenant: str) -> Shop:
+        """The same database as another tenant sees it."""
+        other = copy(self)
+        other.scope = Scope(NOW, tenant)
+        return other
 
     async def rows(self, node: str, text: str = "{}", **arguments: Any) -> list[tuple[Any, ...]]:
         """The rows that a list gives."""

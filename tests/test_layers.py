@@ -11,7 +11,7 @@ LINES = [
      "runner.codes", "runner.identity", "runner.examples", "runner.dialects.types"],
     ["runner.evaluate", "runner.conditions", "runner.cells", "runner.reach", "runner.declarations", "runner.filters", "runner.query"],
     ["runner.intake", "runner.updates", "runner.aggregates", "runner.parameters", "runner.dialects", "runner.features"],
-    ["runner.catalog", "runner.tables", "runner.livetables", "runner.writing", "runner.statements"],
+    ["runner.catalog", "runner.tables", "runner.livetables", "runner.writing", "runner.statements", "runner.scoping", "runner.tenants"],
     ["runner.access", "runner.database"],
     ["runner.bulk"],
     ["runner.nodes"],

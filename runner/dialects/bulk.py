@@ -59,12 +59,13 @@ class Loaded:
         return Loaded(self.created + other.created, self.updated + other.updated, self.skipped + other.skipped)
 
 
-async def load_rows(session: Session, load: Load, rows: Sequence[tuple[Any, ...]]) -> Loaded:
-    """Put `rows` into the table; exact counts. For an upsert no two of them may have the same key."""
+async def load_rows(session: Session, load: Load, rows: Sequence[tuple[Any, ...]], known: int = 0) -> Loaded:
+    """Put `rows` into the table; exact counts. For an upsert no two of them may have the same key, and SQLite must be
+    told how many keys are there already."""
     if not rows:
         return Loaded()
     if session.database == "sqlite":
-        return await _load_sqlite(session, load, rows)
+        return await _load_sqlite(session, load, rows, known)
     driver = await session.driver()
     records = _for_copy(load, rows)
     if load.conflict == "error":
@@ -113,9 +114,8 @@ def _for_copy(load: Load, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any
     return copied
 
 
-async def _load_sqlite(session: Session, load: Load, rows: Sequence[tuple[Any, ...]]) -> Loaded:
+async def _load_sqlite(session: Session, load: Load, rows: Sequence[tuple[Any, ...]], known: int) -> Loaded:
     driver = await session.driver()
-    known = await _known_keys(session, load, rows) if load.conflict == "upsert" else 0
     into = sqlite.insert(load.table)
     statement: Any = into
     if load.conflict == "skip":
@@ -162,19 +162,6 @@ def _writer(kind: ValueType) -> Callable[[Any], Any] | None:
     if kind.kind in ("string", "text", "integer", "float", "enum", "bytes"):
         return None
     return lambda value: to_sqlite(kind, value)
-
-
-async def _known_keys(session: Session, load: Load, rows: Sequence[tuple[Any, ...]]) -> int:
-    """How many of the rows have a key that is in the table already."""
-    from runner.dialects.data import data_table
-
-    at = [load.columns.index(name) for name in load.key]
-    kinds = [load.kinds[index] for index in at]
-    data, columns = data_table("sqlite", load.key, kinds, [[row[i] for i in at] for row in rows])
-    same = [load.table.c[name] == columns[name] for name in load.key]
-    same += [rows for rows in (load.covers, load.may_change) if rows is not None]
-    found = await session.fetch(sa.select(sa.func.count()).select_from(data.join(load.table, sa.and_(*same))))
-    return int(str(found[0][0]))
 
 
 async def reserve_ids(session: Session, table: sa.Table, name: str, count: int) -> list[int]:

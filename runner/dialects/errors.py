@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import sqlalchemy.exc as sa_exc
 
 from runner.errors import Problem, StepError
-from schemas.shapes import ModelShape
+from schemas.shapes import TENANT, ModelShape
 
 _TRANSIENT = ("08", "40001", "40P01", "55P03", "25P03", "25006", "53300", "57P01", "57P02", "57P03")
 _WORDS = {
@@ -74,6 +74,8 @@ def _of_sqlite(name: str, message: str, models: Mapping[str, ModelShape]) -> Ste
         if kind in ("unique", "null"):
             table, _, column = detail.split(",")[0].strip().partition(".")
             columns = [part.strip().rpartition(".")[2] for part in detail.split(",")]
+            columns = [name for name in columns if name != TENANT] if len(columns) > 1 else columns
+            column = columns[0]
             return _constraint(kind, table, None, column if len(columns) == 1 else ", ".join(columns), name, models)
         return _constraint(kind, None, detail or None, None, name, models)
     base = "_".join(name.split("_")[:2])

@@ -14,9 +14,10 @@ from schemas.shapes import FieldShape
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a step's queries are bound to. `now` is the moment its run began."""
+    """What a step's queries are bound to. `now` is the moment its run began; `tenant` is None where none is named."""
 
     now: datetime
+    tenant: str | None = None
 
 
 class Feature(Protocol):

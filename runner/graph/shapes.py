@@ -26,6 +26,7 @@ RUN = ValueType(
         "pipeline": ValueType("string"),
         "scheduled_at": ValueType("datetime"),
         "scheduled_date": ValueType("date"),
+        "tenant": ValueType("string", nullable=True),
     },
 )
 """What `run.…` gives. Without a schedule, `scheduled_at` is the moment the run started."""

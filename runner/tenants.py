@@ -1,0 +1,79 @@
+"""Whose run it is: the tenant from the command line, the pipeline or the environment, never from a row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from runner.errors import DefinitionError, Place, Problem
+from runner.features.multi_tenant import TENANT_LENGTH
+from schemas.pipeline import Pipeline, TenantFrom
+
+if TYPE_CHECKING:
+    from runner.plan import Plan
+    from runner.source import Document
+
+VARIABLE = "DFRUN_TENANT"
+_PARAMETER = re.compile(r"params\.([A-Za-z_]\w*)")
+
+
+def check_tenant(pipeline: Pipeline, document: Document) -> list[Problem]:
+    """What is wrong with `tenant:` in the file."""
+    if not isinstance(pipeline.tenant, TenantFrom):
+        return [_unfit("tenant", document.place(("tenant",)))] if pipeline.tenant == "" else []
+    found = _PARAMETER.fullmatch(pipeline.tenant.from_)
+    place = document.place(("tenant", "from"))
+    why = "the tenant is known before the first step, so only a parameter can bring it"
+    if found is None or found[1] not in pipeline.params:
+        what = f"tenant: there is no parameter {pipeline.tenant.from_!r}"
+        return [Problem("DF321", what, place, why, "tenant: {from: params.tenant}, and declare the parameter")]
+    kind = pipeline.params[found[1]].value_type()
+    if kind.kind not in ("string", "enum") or kind.nullable:
+        what = f"tenant: {pipeline.tenant.from_!r} is {kind}, wanted string"
+        return [Problem("DF321", what, place, why, f"{found[1]}: {{type: string, required: true}}")]
+    return []
+
+
+def choose_tenant(
+    pipeline: Pipeline, document: Document, option: str | None, parameters: Mapping[str, object],
+    environment: Mapping[str, str],
+) -> str | None:  # fmt: skip
+    """The tenant of a run; None where nobody names one.
+
+    Raises `DefinitionError` DF430 when two sources name two tenants, DF431 for what is none.
+    """
+    declared: object = pipeline.tenant
+    if isinstance(declared, TenantFrom):
+        declared = parameters[declared.from_.partition(".")[2]]
+    sources = {"--tenant": option, "the pipeline": declared, VARIABLE: environment.get(VARIABLE)}
+    named = {source: str(value) for source, value in sources.items() if value is not None}
+    for source, tenant in named.items():
+        if not 0 < len(tenant) <= TENANT_LENGTH or tenant != tenant.strip() or not tenant.isprintable():
+            raise DefinitionError(_unfit(source, None))
+    if len(set(named.values())) > 1:
+        what = f"{' and '.join(named)} name different tenants"
+        why = "a run belongs to one tenant"
+        raise DefinitionError(Problem("DF430", what, document.place(("tenant",)) if declared else None, why,
+                                      "name one of them only"))  # fmt: skip
+    return next(iter(named.values()), None)
+
+
+def _unfit(source: str, place: Place | None) -> Problem:
+    why = f"a tenant is 1 to {TENANT_LENGTH} characters, with no blank at its ends and no control character"
+    return Problem("DF431", f"{source}: this is no tenant", place, why)
+
+
+def refuse_without(tenant: str | None, plan: Plan) -> None:
+    """Raises `DefinitionError` DF432 for each step whose rows belong to tenants when the run has none."""
+    if tenant is not None:
+        return
+    steps = [p.step for p in plan.steps.values() if p.step.subject.model and p.step.subject.model.is_tenanted]
+    problems = [
+        Problem("DF432", f"{step.id}: the run has no tenant", step.place,
+                f"the rows of {step.node.partition('.')[0]} belong to tenants",
+                f"--tenant NAME, {VARIABLE}=NAME, or tenant: in the pipeline")
+        for step in steps
+    ]  # fmt: skip
+    if problems:
+        raise DefinitionError(problems)
