@@ -9,9 +9,12 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
 from runner.dialects.types import column_type
-from runner.filters import Columns, Database, condition, order
+from runner.filters import Columns, Database, condition
+from runner.jsonsql import json_at
+from runner.orders import order
 from schemas.aggregates import AVERAGE_DIGITS, Aggregate
 from schemas.filters import Filter, Order
+from schemas.paths import JSON_KINDS, find_path
 from schemas.types import ValueType
 
 
@@ -24,14 +27,27 @@ def aggregate_statement(
     database: Database,
 ) -> sa.Subquery:
     """One row a group (exactly one without groups), each column in the type its result has."""
-    columns: list[ColumnElement[Any]] = [sa.type_coerce(table.c[g], column_type(types[g])).label(g) for g in groups]
+    grouped = {name: _place(name, dict(table.c), types, database) for name in groups}
+    columns = [sa.type_coerce(column, column_type(kind)).label(name) for name, (column, kind) in grouped.items()]
     for each in aggregates:
-        source = types[each.field] if each.field else None
-        expression = _result(each, source, dict(table.c), database)
+        expression = sa.func.count() if each.field is None else _result(
+            each, *_place(each.field, dict(table.c), types, database), database
+        )  # fmt: skip
         columns.append(sa.type_coerce(expression, column_type(each.type)).label(each.name))
     # with no column of the table in it, `select_from` is what keeps count(*) from counting one row of nothing
     statement = sa.select(*columns).select_from(table).where(where)
-    return statement.group_by(*(table.c[g] for g in groups)).subquery("results")
+    # by number: a path said twice would be bound twice, and PostgreSQL would take the two for different expressions
+    numbers: list[ColumnElement[Any]] = [sa.literal_column(str(number)) for number in range(1, len(grouped) + 1)]
+    return statement.group_by(*numbers).subquery("results")
+
+
+def _place(
+    name: str, columns: Columns, types: Mapping[str, ValueType], database: Database
+) -> tuple[ColumnElement[Any], ValueType]:
+    """A column, or what stands at the end of a JSON path, and its type. JSON null and nothing are SQL's null."""
+    path, kind = find_path(name, types)
+    column = columns[path.column]
+    return (json_at(column, path.steps, database) if kind.kind in JSON_KINDS else column), kind
 
 
 def results(
@@ -47,14 +63,11 @@ def results(
     statement = sa.select(*(typed[name].label(name) for name in types))
     if having is not None:
         statement = statement.where(condition(having, typed, types, database))
-    statement = statement.order_by(*order(orders, typed))
+    statement = statement.order_by(*order(orders, typed, types, database))
     return statement if limit is None else statement.limit(limit)
 
 
-def _result(each: Aggregate, source: ValueType | None, columns: Columns, database: Database) -> ColumnElement[Any]:
-    if each.field is None or source is None:
-        return sa.func.count()
-    column = columns[each.field]
+def _result(each: Aggregate, column: ColumnElement[Any], source: ValueType, database: Database) -> ColumnElement[Any]:
     number = sa.type_coerce(column, sa.Double() if source.kind == "float" else sa.BigInteger())
     match each.operator:
         case "$count":

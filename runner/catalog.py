@@ -12,6 +12,7 @@ from runner.features.base import Feature
 from runner.source import Document
 from schemas.filters import parse_filter
 from schemas.models import FieldDeclaration, Model, Models
+from schemas.paths import JSON_KINDS
 from schemas.shapes import NO_DEFAULT, FieldShape, IndexShape, ModelShape
 from schemas.types import ValueProblem, ValueType, parse_value
 
@@ -114,6 +115,9 @@ def _field(
     if declared.check is not None:
         try:
             parse_filter({name: declared.check}, {name: kind})
+            if kind.kind in JSON_KINDS:
+                why = "a check of a table may not look into arrays, on either database"
+                raise ValueProblem(f"a field of type {kind.kind} has no check", (name,), why=why)
         except ValueProblem as problem:
             place = document.place((*at, "check", *problem.path[1:]), key=problem.key)
             problems.append(Problem("DF211", f"check of {name!r}: {problem.what}", place, problem.why, problem.fix))

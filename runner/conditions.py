@@ -12,6 +12,8 @@ from schemas.filters import All, AnyOf, Compare, Filter, Not, parse_filter
 from schemas.types import ValueProblem, ValueType
 
 _BRANCHES = ("$and", "$or", "$nor")
+_HOLD_NULLS = ("any", "json", "list")
+"""Types whose values may have a null in them, which `null` finds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def constant(tree: Filter, types: Mapping[str, ValueType]) -> bool | None:
             return False
         case Compare(field, "$exists", operand) if not types[field].nullable and types[field].kind != "any":
             return bool(operand)
-        case Compare(field, "$eq", None) if not types[field].nullable and types[field].kind != "any":
+        case Compare(field, "$eq", None) if not types[field].nullable and types[field].kind not in _HOLD_NULLS:
             return False
         case _:
             return None

@@ -7,6 +7,7 @@ PostgreSQL's numeric rounds.
 from __future__ import annotations
 
 from decimal import ROUND_HALF_UP, Context, Decimal
+from math import fmod
 from typing import Any
 
 _EXACT = Context(prec=200)
@@ -38,6 +39,14 @@ def average(total: int | None, count: int, scale: int, digits: int) -> int | Non
     twice = abs(total) * 2 * 10**digits + count
     mean = twice // (2 * count)
     return _bounded(-mean if total < 0 else mean)
+
+
+def remainder(number: float | None, divisor: int) -> float | None:
+    """What is left of a division, with the sign of the number; exact for fractions, too."""
+    if isinstance(number, int):
+        left = abs(number) % abs(divisor)
+        return -left if number < 0 else left
+    return None if number is None else fmod(number, divisor)
 
 
 def _value(given: Any, scale: int) -> Decimal:

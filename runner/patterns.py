@@ -15,7 +15,9 @@ def matches_pattern(spelled: str, text: object) -> bool:
     Raises `TimeoutError` after SECONDS_PER_TEXT. The engine is the library `regex`, for that limit: Python's own `re`
     holds the interpreter until it is done.
     """
-    return isinstance(text, str) and _compiled(spelled).search(text, timeout=SECONDS_PER_TEXT) is not None
+    return (
+        isinstance(text, str) and _compiled(spelled).search(text, timeout=SECONDS_PER_TEXT, concurrent=True) is not None
+    )
 
 
 @lru_cache(maxsize=256)

@@ -15,7 +15,8 @@ from sqlalchemy.sql.elements import ColumnElement
 from runner.aggregates import aggregate_statement, results
 from runner.dialects.data import data_table
 from runner.dialects.types import column_type
-from runner.filters import Columns, Database, condition, order
+from runner.filters import Columns, Database, condition
+from runner.orders import order
 from runner.query import EVERY_ROW, Absent, Count, Delete, Insert, Load, Query, Read, Summary, Update, Upsert
 from runner.updates import changes
 from schemas.filters import Filter
@@ -79,7 +80,7 @@ def _read(query: Read, table: sa.Table, database: Database) -> sa.Select[Any]:
     columns = [table.c[name] for name in query.fields]
     found = sa.select(*columns).where(_where(query.model, query.where, table, database))
     found = _matching(found, query, table, database)
-    found = found.order_by(*order(query.orders, dict(table.c)))
+    found = found.order_by(*order(query.orders, dict(table.c), query.model.types, database))
     if query.limit is not None:
         found = found.limit(query.limit)
     if query.offset is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
 from schemas.base import NAME
+from schemas.paths import find_path
 from schemas.types import ValueProblem, ValueType
 
 Operator = Literal["$count", "$sum", "$avg", "$min", "$max"]
@@ -30,7 +31,7 @@ class Aggregate:
     type: ValueType
 
 
-def parse_aggregate(raw: object, fields: Mapping[str, ValueType], groups: tuple[str, ...]) -> tuple[Aggregate, ...]:
+def parse_aggregate(raw: object, fields: Mapping[str, ValueType], groups: Collection[str]) -> tuple[Aggregate, ...]:
     """`{revenue: {$sum: total}, orders: {$count: "*"}}`. Raises `ValueProblem` with the path of the part at fault."""
     if not isinstance(raw, Mapping) or not raw:
         raise ValueProblem("wants a mapping of names to one operator each", kind="shape", fix='{rows: {$count: "*"}}')
@@ -50,20 +51,25 @@ def parse_aggregate(raw: object, fields: Mapping[str, ValueType], groups: tuple[
     return tuple(found)
 
 
-def parse_group_by(raw: object, fields: Mapping[str, ValueType]) -> tuple[str, ...]:
-    """A list of fields, each once."""
+def parse_group_by(raw: object, fields: Mapping[str, ValueType]) -> Mapping[str, ValueType]:
+    """A list of fields and JSON paths, each once; with the type that each has in the result."""
     if not isinstance(raw, list):
         raise ValueProblem("wants a list of fields", kind="shape")
+    groups: dict[str, ValueType] = {}
     for index, name in enumerate(raw):
-        if not isinstance(name, str) or name not in fields:
-            raise ValueProblem(
-                f"there is no field {str(name)!r}", (index,), kind="name", fix=_nearest(str(name), fields)
-            )
-        if fields[name].kind in ("json", "list", "bytes"):
-            raise ValueProblem(f"{name!r} is {fields[name].kind}, which makes no groups", (index,), kind="name")
-        if name in raw[:index]:
-            raise ValueProblem(f"{name!r} stands twice", (index,), kind="shape")
-    return tuple(map(str, raw))
+        try:
+            if not isinstance(name, str):
+                raise ValueProblem("wants the name of a field", kind="shape")
+            _, kind = find_path(name, fields)
+            if kind.kind == "bytes":
+                raise ValueProblem(f"{name!r} is {kind.kind}, which makes no groups", kind="name")
+            if name in groups:
+                raise ValueProblem(f"{name!r} stands twice", kind="shape")
+        except ValueProblem as problem:
+            problem.key = False
+            raise problem.under(index) from None
+        groups[str(name)] = kind
+    return groups
 
 
 def _read(name: str, operator: str, field: object, fields: Mapping[str, ValueType]) -> Aggregate:
@@ -73,10 +79,14 @@ def _read(name: str, operator: str, field: object, fields: Mapping[str, ValueTyp
         raise ValueProblem(f"there is no operator {operator!r} here", (operator,), key=True, kind="name", fix=fix)
     if operator == "$count" and field == "*":
         return Aggregate(name, "$count", None, ValueType("integer"))
-    if not isinstance(field, str) or field not in fields:
-        fix = _nearest(str(field), fields)
-        raise ValueProblem(f"there is no field {str(field)!r}", (operator,), kind="name", fix=fix)
-    kind = fields[field]
+    if not isinstance(field, str):
+        raise ValueProblem(f"{operator} wants the name of a field", (operator,), kind="shape")
+    field = str(field)
+    try:
+        _, kind = find_path(field, fields)
+    except ValueProblem as problem:
+        problem.key = False
+        raise problem.under(operator) from None
     allowed = {"$count": None, "$sum": _NUMBERS, "$avg": _NUMBERS}.get(operator, _ORDERED)
     if allowed is not None and kind.kind not in allowed:
         raise ValueProblem(f"{operator} does not work on {kind.kind}", (operator,), key=True, kind="name")
@@ -93,8 +103,3 @@ def _read(name: str, operator: str, field: object, fields: Mapping[str, ValueTyp
             return Aggregate(name, "$avg", field, ValueType("decimal", True, precision=_SUM_DIGITS, scale=scale))
         case _:
             return Aggregate(name, "$min" if operator == "$min" else "$max", field, kind.optional())
-
-
-def _nearest(name: str, fields: Mapping[str, ValueType]) -> str:
-    close = get_close_matches(name, fields, n=1)
-    return f"did you mean {close[0]}?" if close else "one of: " + ", ".join(fields)

@@ -1,4 +1,4 @@
-"""Patterns of `$regex` and `$ilike`: the common ground of both databases, read here and spelled for each.
+"""Patterns of `$regex`, `$like` and `$ilike`: the common ground of both databases, read here and spelled for each.
 
 Every construct is spelled out so that no engine's own idea of it shows: `.` as "not a newline", `\\b` and `\\w` by
 ASCII, case-insensitive letters as classes. Only whether a text contains a match counts, so lazy and greedy are
@@ -23,13 +23,14 @@ _NO_EDGE = f"(?:(?<=[{_WORD}])(?=[{_WORD}])|(?<![{_WORD}])(?![{_WORD}]))"
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A pattern that was understood. `spelled` is its text for the engines of both databases; `prefix` is literal text
-    that every match begins the value with, "" when there is none."""
+    """A pattern that was understood. `spelled` is its text for every engine, `local` a faster one for the library
+    `regex` alone where there is one; `prefix` is literal text that every text with a match begins with, or ""."""
 
     text: str
     flags: str
     spelled: str
     prefix: str = ""
+    local: str = ""
 
 
 def parse_pattern(text: str, flags: str = "") -> Pattern:
@@ -47,22 +48,59 @@ def parse_pattern(text: str, flags: str = "") -> Pattern:
         raise ValueProblem(f"a pattern has at most {LONGEST_PATTERN} characters")
     if "\x00" in text:
         raise ValueProblem("a pattern holds no NUL character")
-    return Pattern(text, flags, _Reader(text, flags).read())
+    return Pattern(text, flags, _Reader(text, flags).read(), _prefix(text, flags))
 
 
-def parse_ilike(text: str) -> Pattern:
-    """The pattern of `$ilike`: the whole text, `%` any run, `_` one character, `\\` makes the next one plain."""
-    parts = ["\\A"]
+def _prefix(text: str, flags: str) -> str:
+    """The literal text after a leading `^`, as far as it is sure that every match begins with it.
+
+    >>> _prefix("^ab+c", ""), _prefix("^ab*", ""), _prefix("^a|b", "")
+    ('ab', 'a', '')
+    """
+    if not text.startswith("^") or set(flags) & set("imx") or "|" in text:
+        return ""
+    found = ""
+    for character in text[1:]:
+        if character in "*?{":
+            return found[:-1]
+        if character in ".^$+()[]\\":
+            break
+        found += character
+    return found
+
+
+def parse_like(text: str, *, is_folded: bool = False) -> Pattern:
+    """The pattern of `$like` and, folded, of `$ilike`: the whole text, `%` any run, `_` one character, `\\` makes the
+    next one plain.
+
+    Raises `ValueProblem` for a lone backslash at the end, and for a pattern that is too long.
+    """
+    word = "$ilike" if is_folded else "$like"
+    if len(text) > LONGEST_PATTERN:
+        raise ValueProblem(f"a pattern has at most {LONGEST_PATTERN} characters")
+    pieces = [""]  # what stands between the runs
     characters = iter(text)
     for character in characters:
+        if character == "%":
+            pieces.append("")
+            continue
         if character == "\\":
             following = next(characters, None)
             if following is None:
-                raise ValueProblem("$ilike: the pattern ends in a lone backslash", fix="write two")
-            parts.append(_literal(following, is_folded=True))
+                raise ValueProblem(f"{word}: the pattern ends in a lone backslash", fix="write two")
+            pieces[-1] += _literal(following, is_folded)
         else:
-            parts.append({"%": "(?:[^\\n]|\\n)*", "_": "(?:[^\\n]|\\n)"}.get(character) or _literal(character, True))
-    return Pattern(text, "i", "".join(parts) + "\\Z")
+            pieces[-1] += _ANY if character == "_" else _literal(character, is_folded)
+    spelled = f"\\A{f'{_ANY}*'.join(pieces)}\\Z"
+    if len(pieces) < 2:
+        return Pattern(text, "i", spelled)
+    # a run that found its next piece is never tried again: without that, every `%` multiplies the time
+    first, *middle, last = pieces
+    atomic = "".join(f"(?>{_ANY}*?{piece})" for piece in middle)
+    return Pattern(text, "i", spelled, local=f"\\A{first}{atomic}{_ANY}*{last}\\Z")
+
+
+_ANY = "(?:[^\\n]|\\n)"
 
 
 class _Reader:

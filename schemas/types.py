@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
+from math import isfinite
 from typing import Literal
 from uuid import UUID
 
@@ -215,7 +216,11 @@ def _parse_container(kind: ValueType, raw: object) -> object:
                 if name not in raw and not wanted.nullable:
                     raise ValueProblem(f"{name!r} is missing")
             return {name: _under(name, wanted, raw.get(name)) for name, wanted in kind.fields.items()}
-        case "json" | "any":
+        case "json":
+            from schemas.jsonvalues import json_value
+
+            return json_value(plain_value(raw))
+        case "any":
             return plain_value(raw)
         case _:
             raise ValueProblem(f"a {kind.kind} cannot be written as a literal", fix="connect it under inputs")
@@ -232,6 +237,8 @@ def plain_value(raw: object) -> object:
     """`raw` read by YAML 1.2's core rules, for places that take any value: null, booleans, whole numbers, floats,
     text. Connections inside stay."""
     if isinstance(raw, Mapping):
+        if set(raw) == {"$literal"}:
+            return str(raw["$literal"])
         return {str(key): plain_value(value) for key, value in raw.items()}
     if isinstance(raw, list):
         return [plain_value(item) for item in raw]
@@ -243,7 +250,9 @@ def plain_value(raw: object) -> object:
         return True
     if raw in ("false", "False", "FALSE"):
         return False
-    if re.fullmatch(r"[-+]?[0-9]{1,19}", raw) and INTEGER_MIN <= int(raw) <= INTEGER_MAX:
+    if re.fullmatch(r"[-+]?[0-9]{1,4000}", raw):
+        if not INTEGER_MIN <= int(raw) <= INTEGER_MAX:
+            raise ValueProblem("wants a whole number of at most 64 bits")
         return int(raw)
     if re.fullmatch(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?", raw):
         return float(raw)
@@ -265,7 +274,7 @@ def describe(kind: ValueType) -> str:
     }  # fmt: skip
     if kind.kind == "enum":
         return "one of " + ", ".join(kind.values)
-    return words.get(kind.kind, str(kind))
+    return words.get(kind.kind, str(kind.required()))
 
 
 # --- from text ------------------------------------------------------------------------------------------------
@@ -362,6 +371,22 @@ def instant(value: datetime) -> datetime:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def _double(value: int | float | Decimal) -> float:
+    """The nearest double; an infinity for what is none, which is refused later."""
+    try:
+        return float(value)
+    except (OverflowError, ValueError):
+        return float("inf")
+
+
+def _instant_or_none(value: datetime) -> datetime | None:
+    """The same moment in UTC, None where its offset leads out of the years 1 to 9999."""
+    try:
+        return instant(value)
+    except OverflowError:
+        return None
+
+
 # --- values that are already there ----------------------------------------------------------------------------
 
 
@@ -376,17 +401,19 @@ def deliver(kind: ValueType, value: object, *, to_scale: bool = True) -> object:
         case "any" | "rows" | "secret":
             return value
         case "json":
-            return value
+            from schemas.jsonvalues import json_value
+
+            return json_value(value)
         case "string" | "text":
             result = str(value) if isinstance(value, (str, UUID)) else None
         case "integer":
             if isinstance(value, int) and not isinstance(value, bool):
                 result = value
-            elif isinstance(value, (float, Decimal)) and value == value and value % 1 == 0:
+            elif isinstance(value, (float, Decimal)) and isfinite(value) and value == int(value):
                 result = int(value)
         case "float":
             if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
-                result = float(value)
+                result = _double(value)
         case "decimal":
             if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
                 result = Decimal(value)
@@ -405,7 +432,7 @@ def deliver(kind: ValueType, value: object, *, to_scale: bool = True) -> object:
             if isinstance(value, str):
                 result = _parse_datetime(value, kind)
             elif isinstance(value, datetime):
-                result = instant(value)
+                result = _instant_or_none(value)
             elif isinstance(value, date):
                 result = datetime(value.year, value.month, value.day, tzinfo=UTC)
         case "time":

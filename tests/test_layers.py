@@ -8,8 +8,9 @@ PROJECT = Path(__file__).parents[1]
 LINES = [
     ["schemas", "runner.errors", "runner"],
     ["runner.events", "runner.source", "runner.arguments", "runner.ports", "runner.rows", "runner.patterns", "runner.decimals",
-     "runner.codes", "runner.identity", "runner.examples", "runner.dialects.types"],
+     "runner.codes", "runner.identity", "runner.examples", "runner.dialects.types", "runner.jsonsql"],
     ["runner.evaluate", "runner.conditions", "runner.cells", "runner.reach", "runner.declarations", "runner.filters", "runner.query"],
+    ["runner.jsonwalk", "runner.orders"],
     ["runner.intake", "runner.updates", "runner.aggregates", "runner.parameters", "runner.dialects", "runner.features"],
     ["runner.catalog", "runner.tables", "runner.livetables", "runner.writing", "runner.statements", "runner.scoping", "runner.tenants"],
     ["runner.access", "runner.database"],

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql.base import Executable
 
-from runner import decimals
+from runner import decimals, jsonwalk
 from runner.filters import Database
 from runner.patterns import matches_pattern
 from schemas.shapes import ModelShape
@@ -51,6 +51,11 @@ def _settle(connection: Any) -> None:
     connection.create_function("dfrun_decimal", 6, decimals.change, deterministic=True)
     connection.create_function("dfrun_average", 4, decimals.average, deterministic=True)
     connection.create_function("dfrun_bytes", 1, lambda text: None if text is None else bytes.fromhex(text))
+    connection.create_function("dfrun_leaves", 3, jsonwalk.leaves_of, deterministic=True)
+    connection.create_function("dfrun_is_there", 2, jsonwalk.is_at, deterministic=True)
+    connection.create_function("dfrun_canonical", 1, jsonwalk.canonical_at, deterministic=True)
+    connection.create_function("dfrun_at", 2, jsonwalk.canonical_at, deterministic=True)
+    connection.create_function("dfrun_remainder", 2, decimals.remainder, deterministic=True)
     cursor = connection.cursor()
     for pragma in _PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")

@@ -61,7 +61,13 @@ class Stored(TypeDecorator[Any]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         """A value on its way out."""
-        return from_sqlite(self.value_type, value) if dialect.name == "sqlite" else value
+        if dialect.name == "sqlite":
+            return from_sqlite(self.value_type, value)
+        if self.value_type.kind == "datetime" and value is not None and value.tzinfo is None:
+            return value.replace(
+                tzinfo=UTC
+            )  # asyncpg keeps the first and the last moment as infinities, without a zone
+        return value
 
     def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
         """Operands of this column are kept as the column is."""

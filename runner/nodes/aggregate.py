@@ -52,7 +52,7 @@ class AggregateRows:
         fields = field_types(model)
         groups = read_under("group_by", lambda: parse_group_by(arguments.get("group_by", []), fields))
         aggregates = read_under("aggregate", lambda: parse_aggregate(arguments.get("aggregate", {}), fields, groups))
-        types = {g: fields[g] for g in groups} | {a.name: a.type for a in aggregates}
+        types = {**groups, **{a.name: a.type for a in aggregates}}
         having = None
         if "having" in arguments:
             having = read_under("having", lambda: parse_filter(arguments["having"], types))
@@ -60,7 +60,7 @@ class AggregateRows:
         orders += tuple(Order(g, False) for g in groups if all(o.field != g for o in orders))
         limit = read_limit(arguments)
         question = Summary(
-            model, groups, aggregates, types, filter_of(arguments, model), having, orders,
+            model, tuple(groups), aggregates, types, filter_of(arguments, model), having, orders,
             limit if isinstance(limit, int) else None, read_deleted(arguments),
         )  # fmt: skip
         if groups:

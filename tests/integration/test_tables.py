@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.catalog import build_catalog
 from runner.declarations import load_models
-from runner.filters import Database, condition, order
+from runner.filters import Database, condition
 from runner.livetables import TableState, compare_tables, create_tables
+from runner.orders import order
 from runner.source import parse_document
 from runner.tables import build_tables
 from schemas.filters import parse_filter, parse_order_by
@@ -160,7 +161,7 @@ def test_a_filter_finds_the_same_rows_on_both_databases(engine: AsyncEngine, tex
         await fill(engine, table, ROWS)
         async with engine.connect() as connection:
             where = condition(tree, dict(table.c), types, cast(Database, engine.dialect.name))
-            by = order(parse_order_by(["sku"], types), dict(table.c))
+            by = order(parse_order_by(["sku"], types), dict(table.c), types, cast(Database, engine.dialect.name))
             return list((await connection.execute(sa.select(table.c.sku).where(where).order_by(*by))).scalars())
 
     assert asyncio.run(work()) == found.split()
@@ -172,7 +173,7 @@ def test_null_is_lowest(engine: AsyncEngine) -> None:
 
     async def work(way: str) -> list[Any]:
         async with engine.connect() as connection:
-            by = order(parse_order_by([way], types), dict(table.c))
+            by = order(parse_order_by([way], types), dict(table.c), types, cast(Database, engine.dialect.name))
             return list((await connection.execute(sa.select(table.c.age).order_by(*by))).scalars())
 
     asyncio.run(fill(engine, table, ROWS))

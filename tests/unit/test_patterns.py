@@ -3,7 +3,7 @@
 import pytest
 
 from runner.patterns import matches_pattern
-from schemas.patterns import parse_ilike, parse_pattern
+from schemas.patterns import parse_like, parse_pattern
 from schemas.types import ValueProblem
 
 
@@ -66,9 +66,30 @@ def test_what_is_no_pattern_says_where(pattern: str, flags: str, what: str) -> N
 
 
 def test_ilike_is_the_whole_text_in_any_case() -> None:
-    assert matches_pattern(parse_ilike("st%_E").spelled, "STRAßE")
-    assert not matches_pattern(parse_ilike(r"\%").spelled, "x")
-    assert matches_pattern(parse_ilike("%").spelled, "a\nb")
+    for pattern, text, found in [
+        ("st%_E", "STRAßE", True), (r"\%", "x", False), (r"\%", "%", True), ("%", "a\nb", True), ("a%b%c", "aXbXbXc", True),
+        ("a%b%bc", "abc", False), ("%a%", "bab", True), ("", "", True), ("", "x", False), ("a%a", "a", False),
+    ]:  # fmt: skip
+        like = parse_like(pattern, is_folded=True)
+        assert matches_pattern(like.spelled, text) is found
+        assert matches_pattern(like.local or like.spelled, text) is found
+
+
+def test_a_like_with_many_runs_takes_no_time() -> None:
+    like = parse_like("%a" * 30 + "%b", is_folded=True)
+    assert not matches_pattern(like.local, "a" * 20_000)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "flags", "prefix"),
+    [
+        ("^abc", "", "abc"), ("^ab+c", "", "ab"), ("^ab*", "", "a"), ("^ab?c", "", "a"), ("^a{2}", "", ""),
+        ("^a|b", "", ""), ("^a", "i", ""), ("^a", "m", ""), ("abc", "", ""), (r"^a\.b", "", "a"), ("^a b", "x", ""),
+        ("^a", "s", "a"),
+    ],
+)  # fmt: skip
+def test_the_prefix_of_a_pattern_is_sure(pattern: str, flags: str, prefix: str) -> None:
+    assert parse_pattern(pattern, flags).prefix == prefix
 
 
 def test_a_pattern_cannot_hold_the_process() -> None:

@@ -1,0 +1,209 @@
+"""What each section of docs/query.md promises of filters and orders, as cases with their answers on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any, cast
+
+import pytest
+import sqlalchemy as sa
+from questions import fill, matching, table_of, thing
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from runner.filters import Database, condition
+from runner.orders import order
+from runner.source import parse_document
+from schemas.filters import parse_filter, parse_order_by
+from schemas.types import Delivered
+
+ROWS: list[dict[str, Any]] = [
+    {"n": 1, "age": 30, "price": Decimal("19.99"), "name": "anna", "ok": True, "day": date(2024, 2, 29), "tier": "gold",
+     "seen": datetime(2024, 2, 29, 12, tzinfo=UTC), "weight": 0.5,
+     "profile": {"city": "Bonn", "zip": "53111", "tags": ["red", "blue"], "age": 5, "a": {"b": 1}}},
+    {"n": 2, "age": 7, "price": Decimal("20.00"), "name": "Anna", "ok": False, "day": date(2024, 3, 1), "tier": "basic",
+     "seen": datetime(2024, 2, 29, 12, 0, 0, 1, tzinfo=UTC), "weight": 5.0,
+     "profile": {"city": "bonn", "tags": "red", "age": "5", "items": [{"sku": "x", "q": 1}, {"sku": "y", "q": 9}]}},
+    {"n": 3, "age": None, "price": None, "name": None, "ok": None, "day": None, "tier": None, "seen": None,
+     "weight": None, "profile": None},
+    {"n": 4, "age": -7, "price": Decimal("-0.01"), "name": "100%\n", "ok": True, "weight": -1.5,
+     "profile": {"city": None, "tags": [["red"], 2], "age": True, "o'k": {'q"': "ä"}, "*": 1, "0": "zero"}},
+    {"n": 5, "age": 0, "price": Decimal("0.00"), "name": "", "profile": ["red", {"city": "Köln"}, 5.0]},
+    {"n": 6, "age": 2**63 - 1, "name": "Ärger_", "profile": {"tags": [], "age": [1, 7], "a": {"b": 1.0}, "items": {"sku": "x"}}},
+    {"n": 7, "name": "a\\b", "profile": "red"},
+]  # fmt: skip
+
+CASES: dict[str, list[tuple[str, str]]] = {
+    "kinds of values": [
+        ("{age: 30}", "1"), ("{age: {$lt: 3000000000}}", "1 2 4 5"), ("{age: {$lte: 99999999999999999999}}", "1 2 4 5 6"),
+        ("{age: 99999999999999999999}", ""), ("{age: {$ne: 99999999999999999999}}", "1 2 3 4 5 6 7"),
+        ("{price: 19.99}", "1"), ("{price: '19.99'}", "1"), ("{price: 19.990}", "1"), ("{price: 19.991}", ""),
+        ("{price: {$gt: 19.985}}", "1 2"), ("{price: {$gte: 19.991}}", "2"), ("{price: 20}", "2"),
+        ("{price: {$lt: 1e40}}", "1 2 4 5"), ("{weight: 5}", "2"), ("{weight: {$lt: 0.5}}", "4"),
+        ("{name: anna}", "1"), ("{name: {$gt: a}}", "1 6 7"), ("{name: {$lt: a}}", "2 4 5"), ("{name: 'anna '}", ""),
+        ("{ok: true}", "1 4"), ("{ok: {$ne: true}}", "2 3 5 6 7"), ("{ok: {$in: [false, null]}}", "2 3 5 6 7"),
+        ("{day: 2024-02-29}", "1"), ("{day: {$gt: 2024-02-29}}", "2"),
+        ("{seen: 2024-02-29T12:00:00Z}", "1"), ("{seen: 2024-02-29T14:00:00+02:00}", "1"),
+        ("{seen: '2024-02-29 12:00:00'}", "1"), ("{seen: {$gt: 2024-02-29T12:00:00Z}}", "2"), ("{seen: {$gte: 2024-02-29}}", "1 2"),
+        ("{seen: {$lt: 2024-03-01}}", "1 2"), ("{tier: gold}", "1"), ("{tier: {$gt: basic}}", "1"),
+    ],
+    "null and missing": [
+        ("{age: null}", "3 7"), ("{age: {$eq: null}}", "3 7"), ("{age: {$ne: null}}", "1 2 4 5 6"),
+        ("{age: {$exists: true}}", "1 2 4 5 6"), ("{age: {$exists: false}}", "3 7"), ("{age: {$in: [null, 7]}}", "2 3 7"),
+        ("{age: {$nin: [7]}}", "1 3 4 5 6 7"), ("{age: {$ne: 7}}", "1 3 4 5 6 7"), ("{age: {$nin: [7, null]}}", "1 4 5 6"),
+        ("{age: {$not: {$gt: 0}}}", "3 4 5 7"), ("{name: {$not: {$regex: n}}}", "3 4 5 6 7"),
+        ("{age: {$not: {$between: [0, 30]}}}", "3 4 6 7"), ("{profile: null}", "3"), ("{profile.city: null}", "3 4 6 7"),
+        ("{profile.city: {$exists: true}}", "1 2 4 5"), ("{profile.city: {$exists: false}}", "3 6 7"),
+        ("{profile.city: {$ne: null}}", "1 2 5"), ("{profile.a.b: {$exists: true}}", "1 6"), ("{profile: {$exists: false}}", "3"),
+        ("{profile.city: {$in: [null, Bonn]}}", "1 3 4 6 7"), ("{profile.city: {$nin: [null, Bonn]}}", "2 5"),
+    ],
+    "operators": [
+        ("{}", "1 2 3 4 5 6 7"), ("{$and: [{}]}", "1 2 3 4 5 6 7"), ("{$nor: [{}]}", ""), ("{$not: {age: 7}}", "1 3 4 5 6 7"),
+        ("{age: {$gt: 0, $lt: 30}}", "2"), ("{age: {$lt: 30, $gt: 0}}", "2"), ("{age: 30, name: anna}", "1"),
+        ("{age: {$between: [0, 30]}}", "1 2 5"), ("{age: {$between: [30, 0]}}", ""), ("{age: {$in: []}}", ""),
+        ("{age: {$nin: []}}", "1 2 3 4 5 6 7"), ("{age: {$mod: [2, 0]}}", "1 5"), ("{age: {$mod: [4, -3]}}", "4"),
+        ("{age: {$mod: [4, 3]}}", "2 6"), ("{age: {$not: {$not: {$gt: 0}}}}", "1 2 6"),
+        ("{$or: [{age: 7}, {name: null}]}", "2 3"), ("{$nor: [{age: 7}, {name: null}]}", "1 4 5 6 7"),
+        ("{$and: [{age: {$gt: 0}}, {$or: [{name: anna}, {name: Anna}]}]}", "1 2"),
+        ("{name: {$like: 'a%'}}", "1 7"), ("{name: {$ilike: 'A%'}}", "1 2 7"), ("{name: {$like: '%n_'}}", "1 2"),
+        ("{name: {$like: '100\\%_'}}", "4"), ("{name: {$like: 'a\\\\b'}}", "7"), ("{name: {$ilike: 'ä%\\_'}}", "6"), ("{name: {$like: ''}}", "5"),
+        ("{name: {$contains: '%'}}", "4"), ("{name: {$startswith: a}}", "1 7"), ("{name: {$endswith: _}}", "6"), ("{name: {$contains: '\\'}}", "7"),
+    ],
+    "patterns": [
+        ("{name: {$regex: n}}", "1 2"), ("{name: {$regex: '^A'}}", "2"), ("{name: {$regex: '^a', $options: i}}", "1 2 7"),
+        ("{name: {$regex: ''}}", "1 2 4 5 6 7"), ("{name: {$regex: '%$'}}", ""), ("{name: {$regex: '%$', $options: m}}", "4"),
+        ("{name: {$regex: '%.'}}", ""), ("{name: {$regex: '%.', $options: s}}", "4"), ("{name: {$regex: 'ä', $options: i}}", "6"),
+        ("{name: {$regex: 'a n # c', $options: x}}", "1"), ("{name: {$regex: '\\bb'}}", "7"), ("{name: {$regex: '\\d+'}}", "4"),
+        ("{name: {$regex: 'n{2}(?=a)'}}", "1 2"), ("{name: {$not: {$regex: '^[aA]'}}}", "3 4 5 6"),
+        ("{profile.city: {$regex: '^B'}}", "1"), ("{profile.tags: {$regex: '^r'}}", "1 2"), ("{profile.age: {$regex: '5'}}", "2"),
+    ],
+    "json": [
+        ("{profile.city: Bonn}", "1"), ("{profile.zip: '53111'}", "1"), ("{profile.zip: 53111}", ""), ("{profile.age: 5}", "1"),
+        ("{profile.age: 5.0}", "1"), ("{profile.age: '5'}", "2"), ("{profile.age: true}", "4"), ("{profile.age: 1}", "6"),
+        ("{profile.age: {$gt: 2}}", "1 6"), ("{profile.age: {$gt: '2'}}", "2"), ("{profile.age: {$gt: 2, $lt: 6}}", "1 6"),
+        ("{profile.age: {$between: [2, 6]}}", "1"), ("{profile.age: {$elemMatch: {$gt: 2, $lt: 6}}}", ""),
+        ("{profile.age: {$elemMatch: {$gt: 2, $lt: 8}}}", "6"), ("{profile.a: {b: 1}}", "1 6"), ("{profile.a: {}}", ""),
+        ("{profile.tags: red}", "1 2"), ("{profile.tags: {$ne: red}}", "3 4 5 6 7"), ("{profile.tags: [red, blue]}", "1"),
+        ("{profile.tags: [blue, red]}", ""), ("{profile.tags: []}", "6"), ("{profile.tags: [red]}", "4"), ("{profile.tags: {$size: 2}}", "1 4"),
+        ("{profile.tags: {$size: 0}}", "6"), ("{profile.tags: {$all: [red, blue]}}", "1"), ("{profile.tags: {$all: []}}", ""),
+        ("{profile.tags: {$in: [blue, 2]}}", "1 4"), ("{profile.tags: {$contains: red}}", "1 2"), ("{profile.tags: {$contains: re}}", "2"),
+        ("{profile.items.sku: x}", "2 6"), ("{profile.items: {$elemMatch: {sku: x, q: 9}}}", ""), ("{profile.items: {$elemMatch: {sku: y, q: 9}}}", "2"),
+        ("{profile.items: {$elemMatch: {$or: [{sku: z}, {q: {$lt: 5}}]}}}", "2"), ("{profile.items.0.sku: x}", "2"), ("{profile.items.1.sku: x}", ""),
+        ("{profile.items.sku: x, profile.items.q: 9}", "2"), ("{profile: red}", "5 7"), ("{profile.city: Köln}", "5"), ("{profile.1.city: Köln}", "5"),
+        ("{profile.0: red}", "5"), ("{profile.0: zero}", "4"), ("{profile.*: 1}", "4"), ("{\"profile.o'k.q\\\"\": ä}", "4"),
+        ("{profile: {$elemMatch: {city: {$regex: '^K'}}}}", "5"), ("{profile: 5}", "5"), ("{profile.nothing.there: {$gt: 1}}", ""),
+        ("{profile: [red, {city: Köln}, 5]}", "5"), ("{profile.age: {$mod: [2, 1]}}", "1 6"), ("{profile.items: {$elemMatch: {$exists: true}}}", "2"),
+        ("{profile.tags: {$elemMatch: {$size: 1}}}", "4"), ("{profile.tags: {$not: {$size: 2}}}", "2 3 5 6 7"),
+        ("{profile.a: {b: {$literal: '1'}}}", ""), ("{profile.age: {$in: [null, 5]}}", "1 3 5 7"),
+    ],
+}  # fmt: skip
+
+
+def read(text: str) -> Any:
+    return parse_document(f"f: {text}".encode(), "f").root["f"]
+
+
+@pytest.mark.parametrize("section", CASES)
+def test_a_filter_finds_what_the_page_says(engine: AsyncEngine, section: str) -> None:
+    model = thing()
+
+    async def work() -> list[str]:
+        await fill(engine, table_of(model, engine), ROWS)
+        return [
+            f"{text}: wanted {wanted!r}, found {found!r}"
+            for text, wanted in CASES[section]
+            if (found := " ".join(map(str, sorted(await matching(engine, model, read(text)))))) != wanted
+        ]
+
+    assert asyncio.run(work()) == []
+
+
+@pytest.mark.parametrize(
+    ("by", "wanted"),
+    [
+        ("[]", "1 2 3 4 5 6 7"), ("[age]", "3 7 4 5 2 1 6"), ("[-age]", "6 1 2 5 4 3 7"), ("[-price, n]", "2 1 5 4 3 6 7"),
+        ("[name]", "3 5 4 2 7 1 6"), ("[-name]", "6 1 7 2 4 5 3"), ("[ok, -n]", "7 6 5 3 2 4 1"),
+        ("[profile.age]", "3 5 7 1 2 4 6"), ("[-profile.age]", "6 4 2 1 3 5 7"), ("[profile.city]", "3 4 5 6 7 1 2"),
+        ("[profile.0, -n]", "7 6 3 2 1 5 4"), ("[profile.items.0.q]", "1 3 4 5 6 7 2"), ("[profile]", "3 7 1 2 4 5 6"),
+    ],
+)  # fmt: skip
+def test_an_order_is_the_same_on_both_databases(engine: AsyncEngine, by: str, wanted: str) -> None:
+    model = thing()
+    table = table_of(model, engine)
+
+    async def work() -> list[int]:
+        await fill(engine, table, list(reversed(ROWS)))
+        names = [*read(by)] if read(by)[-1:] in (["n"], ["-n"]) else [*read(by), "n"]
+        orders = parse_order_by(names, model.types)
+        terms = order(orders, dict(table.c), model.types, cast(Database, engine.dialect.name))
+        async with engine.connect() as connection:
+            return list((await connection.execute(sa.select(table.c.n).order_by(*terms))).scalars())
+
+    assert " ".join(map(str, asyncio.run(work()))) == wanted
+
+
+def test_lists_of_any_length_are_one_value(engine: AsyncEngine) -> None:
+    model = thing()
+    many = [*range(100, 40_100), 30]
+    texts = [f"x{i}" for i in range(40_000)] + ["anna"]
+    asked = {
+        "$or": [
+            {"age": {"$in": Delivered(many)}},
+            {"name": {"$in": Delivered(texts)}},
+            {"profile.city": {"$in": Delivered(texts)}},
+        ],
+        "n": {"$nin": Delivered(list(range(10, 40_010)))},
+        "price": {"$in": Delivered([Decimal(i) / 100 for i in range(40_000)])},
+    }
+
+    async def work() -> set[int]:
+        await fill(engine, table_of(model, engine), ROWS)
+        return await matching(engine, model, asked)
+
+    assert asyncio.run(work()) == {1}
+
+
+def test_thousands_of_branches_and_the_deepest_filter_are_answered(engine: AsyncEngine) -> None:
+    model = thing()
+    wide = {"$or": [{"age": Delivered(i), "profile.c": Delivered(f"c{i}")} for i in range(1000, 2600)]}
+    wide["$or"].append({"age": Delivered(7)})
+    layers = [
+        lambda f: {"$and": [f, {}]},
+        lambda f: {"$or": [f, {"n": Delivered(99)}]},
+        lambda f: {"$not": {"$nor": [f]}},
+    ]
+    deep: Any = {"age": Delivered(7)}
+    negated: Any = {"$gt": Delivered(0)}
+    for level in range(36):
+        deep = layers[level % 3](deep)
+    for _ in range(48):
+        negated = {"$not": negated}
+
+    async def work() -> list[set[int]]:
+        await fill(engine, table_of(model, engine), ROWS)
+        return [await matching(engine, model, tree) for tree in (wide, deep, {"age": negated})]
+
+    assert asyncio.run(work()) == [{2}, {2}, {1, 2, 6}]
+
+
+def test_parsed_filters_are_asked_in_where_and_in_negations(engine: AsyncEngine) -> None:
+    """The other tests ask in WHERE; here the complement of each case is the rest of the rows."""
+    model = thing()
+    texts = [text for cases in CASES.values() for text, _ in cases]
+    table, database = table_of(model, engine), cast(Database, engine.dialect.name)
+
+    async def work() -> list[str]:
+        await fill(engine, table, ROWS)
+        wrong = []
+        async with engine.connect() as connection:
+            for text in texts:
+                both = []
+                for tree in (read(text), {"$nor": [read(text)]}):
+                    where = condition(parse_filter(tree, model.types), dict(table.c), model.types, database)
+                    both.append(set((await connection.execute(sa.select(table.c.n).where(where))).scalars()))
+                if both[0] & both[1] or both[0] | both[1] != {row["n"] for row in ROWS}:
+                    wrong.append(text)
+        return wrong
+
+    assert asyncio.run(work()) == []

@@ -1,0 +1,124 @@
+"""A table of things on a database, and many filters asked of it in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from runner.catalog import build_catalog
+from runner.declarations import load_models
+from runner.evaluate import matches
+from runner.filters import Database, condition
+from runner.nodes import resolve_node
+from runner.nodes.base import Subject
+from runner.query import Summary
+from runner.source import parse_document
+from runner.statements import statement
+from runner.tables import build_tables
+from schemas.filters import parse_filter
+from schemas.shapes import ModelShape
+from schemas.types import Delivered
+
+MODELS = """\
+models:
+  Thing:
+    features: {timestamps: false}
+    fields:
+      n: {type: integer, primary_key: true}
+      age: integer?
+      price: {type: decimal, precision: 12, scale: 2, nullable: true}
+      weight: float?
+      name: text?
+      ok: boolean?
+      day: date?
+      seen: datetime?
+      tier: {type: enum, values: [basic, gold], nullable: true}
+      profile: json?
+      tags: {type: list, items: string, nullable: true}
+"""
+JSON_COLUMNS = {"profile", "tags"}
+
+
+def thing() -> ModelShape:
+    document = parse_document(MODELS.encode(), "models.yaml")
+    return build_catalog([(document, load_models(document))]).models["Thing"]
+
+
+def table_of(model: ModelShape, engine: AsyncEngine) -> sa.Table:
+    return build_tables({model.name: model}, cast(Database, engine.dialect.name))[model.name]
+
+
+def delivered(raw: Any, is_filter: bool = True) -> Any:
+    """The filter with its values as they arrive at run time: mappings of operators stay, all else is data."""
+    if isinstance(raw, dict) and (is_filter or any(key.startswith("$") for key in raw)):
+        return {key: _operand(key, value) for key, value in raw.items()}
+    return Delivered(raw)
+
+
+def _operand(key: str, value: Any) -> Any:
+    if key in ("$and", "$or", "$nor"):
+        return [delivered(each) for each in value]
+    if key in ("$not", "$elemMatch"):
+        return {k: _operand(k, v) for k, v in value.items()}
+    if key.startswith("$"):
+        return Delivered(value)
+    return delivered(value, is_filter=False)
+
+
+async def fill(engine: AsyncEngine, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+    async with engine.begin() as connection:
+        await connection.run_sync(table.metadata.create_all)
+        await connection.execute(table.delete())
+        if rows:
+            await connection.execute(table.insert(), [dict.fromkeys(table.c.keys()) | row for row in rows])
+
+
+async def ask(engine: AsyncEngine, model: ModelShape, filters: Sequence[Any]) -> list[set[int]]:
+    """The keys of the rows that each filter finds; fifty filters to a statement, as columns of it."""
+    database, table = cast(Database, engine.dialect.name), table_of(model, engine)
+    found: list[set[int]] = []
+    async with engine.connect() as connection:
+        for start in range(0, len(filters), 50):
+            trees = [parse_filter(delivered(raw), model.types) for raw in filters[start : start + 50]]
+            asked = [
+                condition(tree, dict(table.c), model.types, database).is_(sa.true()).label(f"q{i}")
+                for i, tree in enumerate(trees)
+            ]
+            rows = (await connection.execute(sa.select(table.c.n, *asked))).all()
+            found += [{row[0] for row in rows if row[i + 1]} for i in range(len(trees))]
+    return found
+
+
+def evaluate(model: ModelShape, raw: Any, rows: Sequence[dict[str, Any]]) -> set[int]:
+    """The same by the evaluator for values that are at hand."""
+    tree = parse_filter(delivered(raw), model.types)
+    empty = dict.fromkeys(model.fields)
+    return {row["n"] for row in rows if matches(tree, empty | row)}
+
+
+async def summarize(engine: AsyncEngine, model: ModelShape, questions: Sequence[dict[str, Any]]) -> list[Any]:
+    """The result rows of each aggregate."""
+    database, table = cast(Database, engine.dialect.name), table_of(model, engine)
+    kind, _ = resolve_node("Thing.aggregate", {"Thing": model})
+    found = []
+    async with engine.connect() as connection:
+        for question in questions:
+            asked = dict(question)
+            if "having" in asked:
+                asked["having"] = delivered(asked["having"])
+            parsed = kind.check(asked, Subject(model, {"Thing": model}, Path())).parsed
+            assert isinstance(parsed, Summary)
+            found.append([tuple(row) for row in await connection.execute(statement(parsed, table, database))])
+    return found
+
+
+async def matching(engine: AsyncEngine, model: ModelShape, raw: Any) -> set[int]:
+    """The keys of the rows that one filter, as it is written, finds."""
+    database, table = cast(Database, engine.dialect.name), table_of(model, engine)
+    where = condition(parse_filter(raw, model.types), dict(table.c), model.types, database)
+    async with engine.connect() as connection:
+        return set((await connection.execute(sa.select(table.c.n).where(where))).scalars())
