@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from runner.catalog import Catalog, build_catalog
 from runner.declarations import kind_of, load_models, load_pipeline, load_settings
 from runner.errors import DefinitionError, Problem
-from runner.graph import Graph, build_graph
+from runner.graph import Graph, Parts, build_graph
 from runner.source import Document, parse_document, read_document
 from runner.tenants import check_tenant, choose_tenant, refuse_without
 from schemas.pipeline import Pipeline
@@ -130,11 +130,26 @@ def _load(path: Path, document: Document) -> Loaded:
     documents = [_read(file) for file in files]
     catalog = build_catalog([(models, load_models(models)) for models in documents])
     settings, project = settings_of(home)
-    graph = build_graph(document, pipeline, catalog, home)
+    texts = [document.text, *(d.text for d in documents)]
+
+    def other(folder: Path, name: str) -> Parts:
+        file = folder / name
+        if not file.is_file():
+            raise DefinitionError(Problem("DF101", f"there is no file {name!r}", None, "", "check the path"))
+        inner = _read(file.resolve())
+        if kind_of(inner) != "pipeline":
+            raise DefinitionError(Problem("DF110", f"{name} is not a pipeline", inner.place(())))
+        declared = load_pipeline(inner)
+        theirs = [_read(each) for each in _model_files(file.resolve().parent, declared, inner)]
+        texts.extend([inner.text, *(d.text for d in theirs)])
+        models = build_catalog([(each, load_models(each)) for each in theirs])
+        return inner, declared, models, file.resolve().parent
+
+    graph = build_graph(document, pipeline, catalog, home, other)
     if wrong := check_tenant(pipeline, document):
         raise DefinitionError(wrong)
     digest = hashlib.sha256()
-    for text in (document.text, *(d.text for d in documents)):
+    for text in texts:
         digest.update(hashlib.sha256(text.encode()).digest())
     return Loaded(document, pipeline, catalog, graph, home, project, settings, digest.hexdigest())
 
@@ -232,7 +247,7 @@ async def run_file(
     file = _read(options.parameters_file) if options.parameters_file else None
     values = read_parameters(loaded.pipeline, options.parameters, file, loaded.document)
     run_id = check_run_id(options.run_id) if options.run_id else new_run_id()
-    secrets = read_secrets(loaded.pipeline.secrets, loaded.project)
+    secrets = read_secrets(loaded.graph.secrets, loaded.project)
     now = datetime.now(UTC)
     tenant = choose_tenant(loaded.pipeline, loaded.document, options.tenant, values, os.environ)
     refuse_without(tenant, plan)
@@ -252,7 +267,7 @@ async def run_file(
     target = choose_database(options.database, loaded.settings, options.environment, loaded.project)
     if not plan.uses_database:
         return await go(None)
-    async with open_store(target, loaded.catalog.models, loaded.settings.parallel) as store:
+    async with open_store(target, loaded.graph.models, loaded.settings.parallel) as store:
         return await go(store)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from runner.evaluate import matches
 from runner.ports import Link
 from schemas.filters import All, AnyOf, Compare, Filter, Not, parse_filter
 from schemas.types import ValueProblem, ValueType
@@ -62,6 +63,11 @@ def read_condition(raw: object, link_of: Callable[[str, tuple[str | int, ...]], 
         return None
     types = {name: link.type for name, link in links.items()}
     return Condition(parse_filter(raw, types), tuple(links.values()), types)
+
+
+def holds(condition: Condition, values: Mapping[str, object]) -> bool:
+    """Whether the condition holds for these values, by the text of each reference."""
+    return matches(condition.tree, values)
 
 
 def constant(tree: Filter, types: Mapping[str, ValueType]) -> bool | None:

@@ -23,11 +23,18 @@ _NOT_BUILT = "it is part of the language and not built yet; leaving it out silen
 
 def load_pipeline(document: Document) -> Pipeline:
     """The pipeline of a document. Raises `DefinitionError` with every problem of the file."""
-    later: list[tuple[str, ...]] = [
-        ("steps", name, key) for name, step in _items(document, "steps") for key in step if key in NOT_BUILT
-    ]
+    later = list(_not_built(document, ("steps",)))
     later += [(key,) for key in document.root if key in NOT_BUILT - {"steps", "outputs"}]
     return _load(Pipeline, document, later)
+
+
+def _not_built(document: Document, at: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The keys of steps, and of the steps inside them, that are known and not built."""
+    inside = document.at(at)
+    for name, step in inside.items() if isinstance(inside, Mapping) else ():
+        if isinstance(step, Mapping):
+            yield from ((*at, name, key) for key in step if key in NOT_BUILT)
+            yield from _not_built(document, (*at, name, "steps"))
 
 
 def load_models(document: Document) -> Models:
@@ -108,6 +115,10 @@ def _problem(kind: type[BaseModel], document: Document, path: tuple[str | int, .
         case "missing":
             owner = str(path[-2]) if len(path) > 1 else "the file"
             return Problem("DF112", f"{owner!r} lacks {last!r}", document.place(path[:-1], key=True), "", f"{last}: …")
+        case "step_kind":
+            fix = "one of node: …, pipeline: … and steps: …"
+            code = "DF112" if detail["msg"] == "does nothing" else "DF115"
+            return Problem(code, f"{last!r} {detail['msg']}", document.place(path, key=True), "", fix)
         case "string_pattern_mismatch" if is_key:
             why = "a name has letters, digits and _, begins with no digit, and is at most 63 long"
             return Problem("DF113", f"{last!r} is not a name", place, why)

@@ -144,7 +144,7 @@ def graph_text(graph: Graph) -> str:
     for name, step in graph.steps.items():
         told.append(f"  {name}  {step.node}")
         told += [f"    {'.'.join(map(str, l.target))} ← {l.text}  ({l.type})" for l in step.connections]  # noqa: E741
-        told += [f"    when ← {l.text}  ({l.type})" for l in (step.when.links if step.when else ())]  # noqa: E741
+        told += [f"    when ← {l.text}  ({l.type})" for c in step.when for l in c.links]  # noqa: E741
         told += [f"    after {u}{' (finished)' if s == 'finished' else ''}" for u, s in step.after.items()]
     if graph.outputs:
         told.append("  outputs")
@@ -192,7 +192,7 @@ def _edges(graph: Graph) -> Iterable[tuple[str, str, str, bool]]:
         for link in step.connections:
             if link.root in graph.steps:
                 yield link.root, name, f"{'.'.join(link.source[1:])} → {'.'.join(map(str, link.target))}", True
-        for link in step.when.links if step.when else ():
+        for link in (link for condition in step.when for link in condition.links):
             if link.root in graph.steps:
                 yield link.root, name, f"{'.'.join(link.source[1:])} → when", True
         for upstream in step.after:

@@ -18,8 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from runner.conditions import holds
 from runner.errors import Problem, StepError
-from runner.evaluate import matches
 from runner.events import (
     Event,
     RunFinished,
@@ -339,9 +339,9 @@ class Executor:
         if any(wait.is_early and self._live[wait.upstream].state == "failed" for wait in live.planned.waits):
             self.finish(live, "blocked")
             return
-        if step.when is not None:
+        if step.when:
             try:
-                is_meant = await self._holds(step.when)
+                is_meant = all([await self._holds(condition) for condition in step.when])
             except StepError as error:  # rows that are read again may fail
                 self.fail(live, error, None)
                 return
@@ -353,7 +353,7 @@ class Executor:
         while True:
             live.attempts += 1
             self.emit(StepStarted(step.id, live.attempts))
-            context = StepContext(self.project, self.run_id, step.id, self.now, self.emit)
+            context = StepContext(step.subject.project, self.run_id, step.id, self.now, self.emit)
             try:
                 value = await self._attempt(live, context)
             except UpstreamError:
@@ -380,7 +380,7 @@ class Executor:
 
     async def _holds(self, condition: Condition) -> bool:
         values = {link.text: await self._value(link.source, False, None) for link in condition.links}
-        return matches(condition.tree, values)
+        return holds(condition, values)
 
     async def _attempt(self, live: _Live, context: StepContext) -> Mapping[str, object] | Stream | None:
         """One attempt in one transaction: the effect of a step and whatever is recorded about it commit here."""

@@ -68,7 +68,8 @@ def refuse_without(tenant: str | None, plan: Plan) -> None:
     """Raises `DefinitionError` DF432 for each step whose rows belong to tenants when the run has none."""
     if tenant is not None:
         return
-    steps = [p.step for p in plan.steps.values() if p.step.subject.model and p.step.subject.model.is_tenanted]
+    every = [step for planned in plan.steps.values() for step in planned.step.with_inside()]
+    steps = [step for step in every if step.subject.model and step.subject.model.is_tenanted]
     problems = [
         Problem("DF432", f"{step.id}: the run has no tenant", step.place,
                 f"the rows of {step.node.partition('.')[0]} belong to tenants",

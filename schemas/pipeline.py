@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from schemas.base import Declaration, Duration, Name, Number, Switch, Whole
+from schemas.base import Declaration, Duration, Name, Number, Switch, Whole, parse_switch
 from schemas.types import ValueType
 from schemas.values import ValueDeclaration, read_value_declaration
 
@@ -14,8 +15,7 @@ ErrorClass = Literal["transient", "timeout", "not_found", "constraint", "conflic
 Upstream = Literal["succeeded", "finished"]
 
 NOT_BUILT = frozenset(
-    {"foreach", "steps", "pipeline", "transaction", "undo", "outputs", "on_failure", "finally",
-     "schedule", "overlap"}
+    {"foreach", "undo", "on_failure", "finally", "schedule", "overlap"}
 )  # fmt: skip
 """Keys of the language that are known and not built yet; the loader says so, so that none is silently ignored."""
 
@@ -82,11 +82,37 @@ class Param(ValueDeclaration):
         return kind if self.required or "default" in self.model_fields_set else kind.optional()
 
 
-class Step(Declaration):
-    """One node of the workflow: literals under `with`, connections under `inputs`, order without data under `after`."""
+Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 
-    node: str
+
+class TransactionDeclaration(Declaration):
+    """All or nothing."""
+
+    isolation: Isolation = "read_committed"
+    """How much of other transactions it sees; SQLite has one writer, whatever it says."""
+
+
+def _transaction(raw: object) -> object:
+    """`true` is the mapping without keys, `false` none."""
+    if isinstance(raw, str):
+        return TransactionDeclaration() if parse_switch(raw) else None
+    return raw
+
+
+class Step(Declaration):
+    """One part of the workflow: a node, another file, or a group of steps. Literals stand under `with`, connections
+    under `inputs`, order without data under `after`."""
+
+    node: str | None = None
     """`Model.kind`, a built-in node, or a long name such as `OrderCreateNode`."""
+    pipeline: str | None = None
+    """Another pipeline's file, from this file's folder, as one step: its parameters are the ports."""
+    steps: dict[Name, Step] | None = Field(default=None, min_length=1)
+    """A group: its steps are hidden from outside."""
+    outputs: dict[Name, str] = Field(default_factory=dict)
+    """What a group gives, by name: a reference to its inside each."""
+    transaction: Annotated[TransactionDeclaration | None, BeforeValidator(_transaction)] = None
+    """`true`, or `{isolation: serializable}`: a group is all or nothing, and is tried again as one."""
     description: str = ""
     """What the step is for."""
     with_: dict[str, object] = Field(default_factory=dict, alias="with")
@@ -101,6 +127,20 @@ class Step(Declaration):
     """How this step is tried again."""
     timeout: Duration | None = None
     """The longest an attempt may take; it bounds the database server, too."""
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> Step:
+        kinds = [key for key in ("node", "pipeline", "steps") if getattr(self, key) is not None]
+        if len(kinds) != 1:
+            what = f"is {' and '.join(kinds)} at once" if kinds else "does nothing"
+            raise PydanticCustomError("step_kind", what)
+        if self.steps is None:
+            for key in ("outputs", "transaction"):
+                if key in self.model_fields_set:
+                    raise ValueError(f"{key} belongs to a group: steps: {{…}}")
+        elif self.with_ or self.inputs:
+            raise ValueError("a group takes nothing; its steps read what is around them")
+        return self
 
 
 class TenantFrom(Declaration):

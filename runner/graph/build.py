@@ -1,507 +1,387 @@
 """A pipeline and a catalog become a checked graph: every step with its kind, every edge with its type.
 
-Opens no file and no database. All problems of a pipeline are found here, before anything runs; a step that is wrong
-gives what it would give without its mistakes, else `any`, so that each mistake is told, and once.
+Opens no file and no database; other files that a step names come from the caller. All problems of a pipeline are found
+here, before anything runs; a step that is wrong gives what it would give without its mistakes, else `any`, so that each
+mistake is told, and once.
+
+A group becomes its steps, under ids such as `book.order`, and a door that gives its outputs; another file likewise,
+with a step that holds its parameters. A group in one transaction becomes one step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.arguments import Path as ArgumentPath
-from runner.arguments import copy_literals, put, split_target
-from runner.conditions import Condition, constant, read_condition, references_in
-from runner.errors import DefinitionError, Place, Problem, did_you_mean
+from runner.arguments import copy_literals
+from runner.conditions import Condition
+from runner.errors import DefinitionError, Problem
+from runner.graph.doors import Door, Parameters
+from runner.graph.node import check_arguments, fill, node_step
 from runner.graph.params import parameter_problems
-from runner.graph.shapes import RUN, Graph, GraphStep, Upstream
-from runner.nodes import resolve_node
-from runner.nodes.base import Checked, Kind, Subject
-from runner.nodes.extras import missing_extra
-from runner.ports import Link, Reference, parse_reference, reach_type
-from schemas.nodes import NOTHING, Port
-from schemas.types import Connection, ValueProblem, ValueType, parse_value
+from runner.graph.scope import At, File, Scope, roots_in
+from runner.graph.shapes import Graph, GraphStep, Upstream
+from runner.graph.transaction import Transaction, source_of
+from runner.graph.wires import Wire, afters_of, condition_of, link_at, wires_of
+from runner.nodes.base import Subject
+from runner.ports import Link
+from schemas.shapes import ModelShape
+from schemas.types import Connection, ValueType
 
 if TYPE_CHECKING:
     from runner.catalog import Catalog
     from runner.source import Document
-    from schemas.pipeline import Pipeline, Step
+    from schemas.pipeline import Pipeline, Secret
 
-_CODES = {"value": "DF309", "shape": "DF310", "name": "DF311", "connection": "DF302"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Wire:
-    """A key of `inputs` before its type is known."""
-
-    key: str
-    target: ArgumentPath
-    reference: Reference
-    has_default: bool
-    default: object
-    place: Place
+Parts = tuple["Document", "Pipeline", "Catalog", Path]
+"""One pipeline file, read: its text, what it declares, its models, and its folder."""
+Files = Callable[[Path, str], Parts]
+"""Reads the pipeline file that a step of a file in this folder names. Raises `DefinitionError`."""
 
 
-_UNKNOWN = Connection("…", ValueType("any"))
-"""Stands where something is wrong that was told already."""
+def no_files(folder: Path, name: str) -> Parts:
+    """For a pipeline that stands alone."""
+    raise DefinitionError(Problem("DF101", f"there is no file {name!r}"))
 
 
-def build_graph(document: Document, pipeline: Pipeline, catalog: Catalog, project: Path) -> Graph:
-    """The checked graph of a pipeline. Raises `DefinitionError` with every problem of the file."""
-    return _Builder(document, pipeline, catalog, project).build()
+def build_graph(
+    document: Document, pipeline: Pipeline, catalog: Catalog, project: Path, files: Files = no_files
+) -> Graph:
+    """The checked graph of a pipeline. Raises `DefinitionError` with every problem of the file, and of the files that
+    its steps name."""
+    return _Builder(files).build(File(document, pipeline, catalog, project))
 
 
 class _Builder:
-    def __init__(self, document: Document, pipeline: Pipeline, catalog: Catalog, project: Path) -> None:
-        self.document = document
-        self.pipeline = pipeline
-        self.catalog = catalog
-        self.project = project
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self.steps: dict[str, GraphStep] = {}
+        self.secrets: dict[str, Secret] = {}
+        self.models: dict[str, ModelShape] = {}
+        self.may_skip: set[str] = set()
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
-        self.roots: dict[str, ValueType] = {
-            "params": ValueType("record", fields={n: p.value_type() for n, p in pipeline.params.items()}),
-            "secrets": ValueType("record", fields={n: ValueType("secret") for n in pipeline.secrets}),
-            "run": RUN,
-        }
+        self.chain: list[File] = []
 
-    def build(self) -> Graph:
-        wires = {name: list(self._wires(name, step)) for name, step in self.pipeline.steps.items()}
-        afters = {name: dict(self._afters(name, step)) for name, step in self.pipeline.steps.items()}
-        self.problems += parameter_problems(self.document, self.pipeline.params)
-        steps: dict[str, GraphStep] = {}
+    def build(self, file: File) -> Graph:
+        scope = self._file(file)
         outputs: dict[str, Link] = {}
-        conditions = {name: set(self._condition_roots(name, step)) for name, step in self.pipeline.steps.items()}
-        order = self._order(wires, afters, conditions)
-        for name in order:
-            step = self._step(name, wires[name], afters[name])
-            if step is None:
-                self.roots.setdefault(name, ValueType("any"))
-                continue
-            steps[name] = step
-            self.roots[name] = step.checked.output
-        if order:
-            outputs = self._outputs()
-            self._check_rejects(steps, outputs)
+        if scope.types:
+            outputs = self._links(scope, file.pipeline.outputs, ("outputs",))
+            self._check_rejects(file, outputs)
         if self.problems:
             raise DefinitionError(self.problems)
+        pipeline = file.pipeline
         return Graph(
-            name=self.pipeline.name,
-            steps={name: steps[name] for name in self.pipeline.steps},
-            params=self.pipeline.params,
-            secrets=tuple(self.pipeline.secrets),
+            name=pipeline.name,
+            steps=self.steps,
+            params=pipeline.params,
+            secrets=self.secrets,
+            models=self.models,
             outputs=outputs,
-            fail_fast=self.pipeline.fail_fast,
-            timeout_seconds=self.pipeline.timeout.total_seconds() if self.pipeline.timeout else None,
+            fail_fast=pipeline.fail_fast,
+            timeout_seconds=pipeline.timeout.total_seconds() if pipeline.timeout else None,
             warnings=tuple(self.warnings),
         )
 
-    # --- what the author wrote -------------------------------------------------------------------------------
+    def _file(
+        self, file: File, after: Mapping[str, Upstream] | None = None, guards: tuple[Condition, ...] = ()
+    ) -> Scope:
+        """The steps of a file, built; its scope has no types where they wait for each other."""
+        file.problems, file.warnings = self.problems, self.warnings
+        pipeline = file.pipeline
+        self.problems += parameter_problems(file.document, pipeline.params)
+        self.secrets |= {file.prefix + name: secret for name, secret in pipeline.secrets.items()}
+        self.models |= file.catalog.models
+        timeout = pipeline.defaults.timeout.total_seconds() if pipeline.defaults.timeout else None
+        scope = Scope(
+            file, pipeline.steps, ("steps",), file.prefix, self.steps, guards=guards, after=after or {},
+            retry=pipeline.defaults.retry, timeout_seconds=timeout,
+        )  # fmt: skip
+        self.chain.append(file)
+        self._scope(scope)
+        self.chain.pop()
+        return scope
 
-    def _wires(self, name: str, step: Step) -> Iterator[_Wire]:
-        for key, written in step.inputs.items():
-            at: tuple[str | int, ...] = ("steps", name, "inputs", key)
-            has_default, default, source = False, None, written
-            if isinstance(written, Mapping):
-                at, source = (*at, "from"), written.get("from")
-                has_default, default = "default" in written, written.get("default")
-                for extra in set(written) - {"from", "default"}:
-                    self._report("DF312", ("steps", name, "inputs", key, extra), True, f"{extra!r} is not known here",
-                                 fix="a connection in its long form is {from: …, default: …}")  # fmt: skip
-            try:
-                reference = parse_reference(source)
-            except ValueProblem as problem:
-                self._report("DF312", at, False, problem.what, problem.why, problem.fix)
-                continue
-            if self._knows_root(reference, name, at):
-                yield _Wire(key, (), reference, has_default, default, self.document.place(at))
-
-    def _knows_root(self, reference: Reference, step: str | None, at: tuple[str | int, ...], key: bool = False) -> bool:
-        root = reference.root
-        if root == step:
-            self._report("DF307", at, key, f"{step!r} connects to itself",
-                         "a step runs once, after everything it reads from")  # fmt: skip
-            return False
-        if root in self.pipeline.steps:
-            return True
-        if root in ("params", "secrets", "run"):
-            if reference.members:
-                return True
-            self._report("DF312", at, key, f"{root!r} alone is not a value", fix=f"name one: {root}.…")
-            return False
-        if root in ("item", "self"):
-            inside = "foreach" if root == "item" else "undo"
-            self._report("DF303", at, key, f"{root!r} means something inside {inside} only")
-            return False
-        rest = "".join(f".{m}" for m in reference.members)
-        known = [*self.pipeline.steps, "params", "secrets", "run"]
-        hint = did_you_mean(root, known)
-        if root in self.pipeline.params:
-            hint = f"did you mean params.{root}?"
-        elif hint.endswith("?"):
-            hint = hint[:-1] + rest + "?"
-        self._report("DF303", at, key, f"there is no step {root!r}", fix=hint)
-        return False
-
-    def _afters(self, name: str, step: Step) -> Iterator[tuple[str, Upstream]]:
-        declared: Mapping[str, Upstream] = step.after
-        raw = self.document.at(("steps", name, "after"))
-        for index, (upstream, state) in enumerate(declared.items()):
-            is_list = isinstance(raw, list)
-            at: tuple[str | int, ...] = ("steps", name, "after", index if is_list else upstream)
-            if isinstance(raw, str):
-                at = ("steps", name, "after")
-            if upstream == name:
-                self._report("DF307", at, not is_list, f"{name!r} waits for itself")
-            elif upstream not in self.pipeline.steps:
-                self._report("DF303", at, not is_list, f"there is no step {upstream!r}",
-                             fix=did_you_mean(upstream, [s for s in self.pipeline.steps if s != name]))  # fmt: skip
-            else:
-                yield upstream, state
-
-    def _condition_roots(self, name: str, step: Step) -> Iterator[str]:
-        """The steps that a condition is about, as far as they can be told before it is read."""
-        for text, _ in references_in(step.when):
-            root = text.partition(".")[0]
-            if root in self.pipeline.steps and root != name:
-                yield root
-
-    def _condition(self, name: str, step: Step) -> Condition | None:
-        """The condition of a step; what is wrong in it is reported. One that never changes is a warning."""
-        at: tuple[str | int, ...] = ("steps", name, "when")
-
-        def link_of(text: str, path: ArgumentPath) -> Link | None:
-            here = (*at, *path)
-            try:
-                reference = parse_reference(text)
-            except ValueProblem as problem:
-                self._report("DF312", here, True, problem.what, problem.why, problem.fix)
-                return None
-            if not self._knows_root(reference, name, here, key=True):
-                return None
-            try:
-                kind = self._type_of(reference)
-            except ValueProblem as problem:
-                self._report("DF301", here, True, problem.what, problem.why, problem.fix)
-                return None
-            return Link((reference.root, *reference.members), ("when", text), kind, text)
-
-        if step.when is None:
-            return None
-        try:
-            condition = read_condition(step.when, link_of)
-        except ValueProblem as problem:
-            self._report(
-                _CODES[problem.kind], (*at, *problem.path), problem.key, problem.what, problem.why, problem.fix
-            )
-            return None
-        if condition is not None:
-            always = constant(condition.tree, condition.types)
-            if always is not None:
-                what = f"the condition of {name!r} is always {str(always).lower()}"
-                fix = "remove `when`" if always else "remove the step, or the part that can never hold"
-                place = self.document.place(at, key=True)
-                self.warnings.append(Problem("DF315", what, place, "no value can change it", fix, "warning"))
-        return condition
+    def _scope(self, scope: Scope) -> None:
+        """The steps of a scope, each after all it reads from, then in the order of the file."""
+        wires = {n: list(wires_of(scope, n, s.inputs, (*scope.at, n, "inputs"))) for n, s in scope.steps.items()}
+        afters = {name: dict(afters_of(scope, name)) for name in scope.steps}
+        for name in self._order(scope, wires, afters):
+            scope.types.setdefault(name, ValueType("any"))
+            after = dict(scope.after) | {scope.prefix + upstream: state for upstream, state in afters[name].items()}
+            condition = condition_of(scope, name)
+            when = (*scope.guards, condition) if condition else scope.guards
+            self._step(scope, name, wires[name], after, when)
+        order = {id_: index for index, id_ in enumerate(_ids(scope))}
+        for id_ in sorted((i for i in scope.built if i.startswith(scope.prefix)), key=lambda i: _place(i, order)):
+            scope.built[id_] = scope.built.pop(id_)
 
     def _order(
-        self, wires: Mapping[str, list[_Wire]], afters: Mapping[str, Mapping[str, Upstream]],
-        conditions: Mapping[str, set[str]],
-    ) -> list[str]:  # fmt: skip
+        self, scope: Scope, wires: Mapping[str, list[Wire]], afters: Mapping[str, Mapping[str, Upstream]]
+    ) -> list[str]:
         """The steps so that each comes after all it reads from; none when some wait for each other."""
-        steps = self.pipeline.steps
-        waits = {
-            n: {w.reference.root for w in wires[n]} & steps.keys() | afters[n].keys() | conditions[n] for n in steps
-        }
+        steps = scope.steps
+        waits = {n: {r for r in roots_in(s) if r in steps and r != n} | afters[n].keys() for n, s in steps.items()}
         try:
             return list(TopologicalSorter(waits).static_order())
         except CycleError as error:
             ring: list[str] = error.args[1]
-        cycle = list(pairwise(ring))
         position = {name: index for index, name in enumerate(steps)}
         # the edge that leads back to the earliest step of the ring is the one an author would look at
-        source, target = min(cycle, key=lambda edge: position[edge[1]])
+        source, target = min(pairwise(ring), key=lambda edge: position[edge[1]])
         start = ring.index(target)
         way = " → ".join([*ring[start:-1], *ring[:start], target])
         wire = next((w for w in wires[target] if w.reference.root == source), None)
-        key = "after" if source in afters[target] else "when"
-        place = wire.place if wire else self.document.place(("steps", target, key), key=True)
+        key = "after" if source in afters[target] else "when" if steps[target].when else "steps"
+        place = wire.place if wire else scope.file.place((*scope.at, target, key), key=True)
         why = "a step runs once, after everything it reads from or waits for"
         what = f"these steps wait for each other: {way}"
         self.problems.append(Problem("DF307", what, place, why, "remove one of these connections"))
         return []
 
-    # --- one step --------------------------------------------------------------------------------------------
-
-    def _step(self, name: str, wires: list[_Wire], after: Mapping[str, Upstream]) -> GraphStep | None:
-        step = self.pipeline.steps[name]
-        at: tuple[str | int, ...] = ("steps", name)
-        if step.node is None:
-            return None  # the declaration said so already
-        before = len(self.problems)
-        when = self._condition(name, step)
-        try:
-            kind, model = resolve_node(step.node, self.catalog.models)
-        except ValueProblem as problem:
-            self._report("DF308", (*at, "node"), False, problem.what, problem.why, problem.fix)
-            return None
-        subject = Subject(model, self.catalog.models, self.project)
-        lacking = missing_extra(kind, step.node)
-        if lacking is not None:
-            self.warnings.append(replace(lacking, place=self.document.place((*at, "node"))))
-        arguments = copy_literals(step.with_)
-        assert isinstance(arguments, dict)
-        try:
-            ports = kind.ports(subject, arguments)
-        except ValueProblem as problem:
-            self._argument_problem(at, problem, {})
-            return None
-        known = self._known_ports(at, step, ports, arguments)
-        links, slots, written = self._connect(at, ports, arguments, [w for w in wires if w.key.split(".")[0] in known])
-        missing = [p for p in ports.values() if p.required and p.default is NOTHING and p.name not in arguments]
-        unresolved = {key.split(".")[0] for key in step.inputs}  # a connection with a problem of its own
-        for port in missing:
-            if port.name not in unresolved:
-                self._report("DF305", at, True, f"{step.node} needs {port.name!r} ({port.type})",
-                             f"{name!r} neither sets it under `with` nor connects it under `inputs`",
-                             f"inputs: {{{port.name}: …}}")  # fmt: skip
-        connected = {key.split(".")[0] for key in step.inputs}
-        early = [port for port in ports.values() if port in missing and _is_early(port)]
-        if early or any(port.literal and port.name in connected for port in ports.values()):
-            return None  # without these nothing more can be said about the step
-        for port in missing:
-            arguments[port.name] = _UNKNOWN
-        checked = self._check(at, kind, subject, arguments, written, ports)
-        if checked is None:
-            return None
+    def _step(
+        self, scope: Scope, name: str, wires: list[Wire], after: Mapping[str, Upstream], when: tuple[Condition, ...]
+    ) -> None:
+        step, before = scope.steps[name], len(self.problems)
+        if step.steps is not None:
+            built = (
+                self._transaction(scope, name, after, when)
+                if step.transaction
+                else self._group(scope, name, after, when)
+            )
+        elif step.pipeline is not None:
+            built = self._pipeline(scope, name, wires, after, when)
+        else:
+            built = node_step(scope, name, wires, after, when)
+        if built is None:
+            return
+        scope.types[name] = built.checked.output
         if len(self.problems) > before:
-            self.roots[name] = checked.output  # without its mistakes, so that its readers are judged, too
-            return None
-        retry = step.retry or self.pipeline.defaults.retry
-        timeout = step.timeout or self.pipeline.defaults.timeout
-        return GraphStep(
-            name, step.node, kind, subject, arguments, checked, tuple(links), tuple(slots), dict(after), when, retry,
-            timeout.total_seconds() if timeout else None, self.document.place(at, key=True),
+            return
+        scope.built[built.id] = built
+        own = built.when[len(scope.guards) :]
+        if own or any(link.root in self.may_skip and not link.has_default for link in built.reads):
+            self.may_skip.add(built.id)
+
+    # --- what has an inside ------------------------------------------------------------------------------------
+
+    def _group(
+        self, scope: Scope, name: str, after: Mapping[str, Upstream], when: tuple[Condition, ...]
+    ) -> GraphStep | None:
+        inside = self._inside(scope, name, scope.prefix + name + ".", scope.built, after, when)
+        self._scope(inside)
+        outputs = self._links(inside, scope.steps[name].outputs, (*scope.at, name, "outputs"))
+        return self._door(scope, name, "group", inside, outputs, after, when)
+
+    def _inside(
+        self, scope: Scope, name: str, prefix: str, built: dict[str, GraphStep], after: Mapping[str, Upstream],
+        when: tuple[Condition, ...],
+    ) -> Scope:  # fmt: skip
+        step = scope.steps[name]
+        assert step.steps is not None
+        timeout = step.timeout.total_seconds() if step.timeout else scope.timeout_seconds
+        return Scope(
+            scope.file, step.steps, (*scope.at, name, "steps"), prefix, built, scope, name, guards=when, after=after,
+            retry=step.retry or scope.retry, timeout_seconds=timeout, is_transaction=scope.is_transaction,
         )  # fmt: skip
 
-    def _check(
-        self, at: tuple[str | int, ...], kind: Kind, subject: Subject, arguments: dict[str, object],
-        written: Mapping[ArgumentPath, str], ports: Mapping[str, Port],
-    ) -> Checked | None:  # fmt: skip
-        """What the node makes of its arguments. A kind stops at a port that is wrong: the others are judged without
-        it, so that all of them are told. None where nothing is left to judge by."""
-        judged = dict(arguments)
-        known: set[str] = set()
-        while True:
-            try:
-                return kind.check(judged, subject)
-            except (ValueProblem, ExceptionGroup) as raised:
-                faulty = [(str(each.path[0]) if each.path else "", each) for each in _flat(raised)]
-            for port, each in faulty:
-                if not known or port not in known | {""}:
-                    self._argument_problem(at, each, written)
-            wrong = ({port for port, _ in faulty} & judged.keys()) - known
-            if not wrong or any(ports[port].required and _is_early(ports[port]) for port in wrong):
-                return None
-            known |= wrong
-            for port in wrong:
-                if _is_early(ports[port]):
-                    del judged[port]
-                else:
-                    judged[port] = _UNKNOWN
+    def _door(
+        self, scope: Scope, name: str, node: str, inside: Scope, outputs: Mapping[str, Link],
+        after: Mapping[str, Upstream], when: tuple[Condition, ...],
+    ) -> GraphStep:  # fmt: skip
+        """The step that gives what a group gives, once all of its steps are done. What may be skipped inside may be
+        null outside."""
+        links, types = [], {}
+        for output, link in outputs.items():
+            is_open = link.root in self.may_skip
+            types[output] = link.type.optional() if is_open else link.type
+            links.append(replace(link, type=types[output], has_default=is_open))
+        slots = tuple(Connection(link.text, link.type) for link in links)
+        kind = Door(types, node)
+        ids = dict.fromkeys(self._inner_ids(inside), "succeeded")
+        waits: dict[str, Upstream] = {**after, **ids}  # type: ignore[dict-item]
+        arguments: dict[str, object] = dict(zip(outputs, slots, strict=True))
+        subject = Subject(None, scope.file.catalog.models, scope.file.project)
+        place = scope.file.place((*scope.at, name), key=True)
+        return GraphStep(
+            scope.prefix + name, node, kind, subject, arguments, kind.check(arguments, subject), tuple(links), slots,
+            waits, when, None, None, place,
+        )  # fmt: skip
 
-    def _known_ports(
-        self, at: tuple[str | int, ...], step: Step, ports: Mapping[str, Port], arguments: dict[str, object]
-    ) -> set[str]:
-        """The ports that exist; the others are reported and taken out of `arguments`."""
-        for key in [key for key in arguments if key not in ports]:
-            self._no_port(step, (*at, "with", key), key, ports)
-            del arguments[key]
-        known = set(ports)
-        for key in step.inputs:
-            port = key.split(".")[0]
-            if port not in ports:
-                self._no_port(step, (*at, "inputs", key), port, ports)
-            elif ports[port].literal:
-                self._report("DF313", (*at, "inputs", key), True, f"{port!r} of {step.node} must be known early",
-                             "it decides what the other ports or the outputs are", "write it under `with`")  # fmt: skip
-                known.discard(port)
-        return known
+    def _inner_ids(self, inside: Scope) -> list[str]:
+        return [inside.prefix + name for name in inside.steps if inside.prefix + name in inside.built]
 
-    def _no_port(self, step: Step, at: tuple[str | int, ...], port: str, ports: Mapping[str, Port]) -> None:
-        why = model.why_not_written(port) if (model := resolve_node(step.node, self.catalog.models)[1]) else ""
-        self._report("DF304", at, True, f"{step.node} has no port {port!r}", why, did_you_mean(port, ports))
+    def _transaction(
+        self, scope: Scope, name: str, after: Mapping[str, Upstream], when: tuple[Condition, ...]
+    ) -> GraphStep | None:
+        step, at = scope.steps[name], (*scope.at, name)
+        assert step.steps is not None
+        assert step.transaction is not None
+        if scope.is_transaction:
+            self._report(scope, "DF316", (*at, "transaction"), "a transaction inside a transaction",
+                         "the outer one holds for all its steps", "remove this one")  # fmt: skip
+        built: dict[str, GraphStep] = {}
+        inside = self._inside(scope, name, scope.prefix + name + ".", built, {}, ())
+        inside.is_transaction, inside.retry, inside.timeout_seconds = True, None, None
+        self._scope(inside)
+        outputs = self._links(inside, step.outputs, (*at, "outputs"))
+        for inner in built.values():
+            self._fits_transaction(scope, inner, at)
+        own = {n: self._maybe(link) for n, link in outputs.items()}
+        outside: dict[tuple[object, ...], Link] = {}
+        for link in [*(link for inner in built.values() for link in inner.reads), *own.values()]:
+            if link.root not in built:
+                outside.setdefault(source_of(link), replace(link, target=("outside", len(outside))))
+        slots = tuple(Connection(link.text, link.type) for link in outside.values())
+        kind = Transaction(tuple(built.values()), own, tuple(outside.values()), step.transaction.isolation)
+        arguments: dict[str, object] = {"outside": list(slots)}
+        subject = Subject(None, scope.file.catalog.models, scope.file.project)
+        timeout = step.timeout.total_seconds() if step.timeout else scope.timeout_seconds
+        return GraphStep(
+            scope.prefix + name, "transaction", kind, subject, arguments, kind.check(arguments, subject),
+            tuple(outside.values()), slots, after, when, step.retry or scope.retry, timeout,
+            scope.file.place(at, key=True),
+        )  # fmt: skip
 
-    def _connect(
-        self, at: tuple[str | int, ...], ports: Mapping[str, Port], arguments: dict[str, object], wires: list[_Wire]
-    ) -> tuple[list[Link], list[Connection], dict[ArgumentPath, str]]:
-        """Put a `Connection` of the right type at each connected place; `written` leads back to the keys."""
-        query_ports = frozenset(name for name, port in ports.items() if port.shape is not None)
-        links: list[Link] = []
-        slots: list[Connection] = []
-        written: dict[ArgumentPath, str] = {}
-        for wire in wires:
-            key_at = (*at, "inputs", wire.key)
-            try:
-                kind = self._type_or_any(wire)
-                if wire.has_default:
-                    kind, default = self._with_default(kind, wire)
-                else:
-                    default = None
-                target = split_target(wire.key, query_ports)
-                slot = Connection(wire.reference.text, kind)
-                put(arguments, target, slot)
-            except ValueProblem as problem:
-                if problem.path:
-                    self._report("DF306", key_at, True, problem.what, "a place takes one value: a literal under `with` "
-                                 "or a connection under `inputs`", "remove one of the two")  # fmt: skip
-                else:
-                    self.problems.append(Problem("DF301", problem.what, wire.place, problem.why, problem.fix))
-                continue
-            source = (wire.reference.root, *wire.reference.members)
-            links.append(Link(source, target, kind, wire.reference.text, wire.has_default, default))
-            slots.append(slot)
-            written[target] = wire.key
-        return links, slots, written
+    def _maybe(self, link: Link) -> Link:
+        """What a step that may be skipped gives may be null."""
+        return replace(link, type=link.type.optional(), has_default=True) if link.root in self.may_skip else link
 
-    def _with_default(self, kind: ValueType, wire: _Wire) -> tuple[ValueType, object]:
-        if wire.default is None:
-            return kind.optional(), None
-        return kind, parse_value(kind.optional(), wire.default)
-
-    def _type_or_any(self, wire: _Wire) -> ValueType:
-        """The type of what flows; `any` where the reference leads nowhere, so that the rest of the step is judged."""
-        try:
-            return self._type_of(wire.reference)
-        except ValueProblem as problem:
-            self.problems.append(Problem("DF301", problem.what, wire.place, problem.why, problem.fix))
-            return _UNKNOWN.type
-
-    def _type_of(self, reference: Reference) -> ValueType:
-        """Raises `ValueProblem` without a path when the reference leads nowhere."""
-        root = self.roots[reference.root]
-        if reference.root in ("params", "secrets", "run"):
-            name = reference.members[0]
-            assert root.fields is not None
-            if name not in root.fields:
-                word = {"params": "parameter", "secrets": "secret", "run": "value"}[reference.root]
-                fix = (
-                    did_you_mean(name, root.fields, prefix=f"{reference.root}.")
-                    or f"declare it under {reference.root}:"
-                )
-                raise ValueProblem(f"there is no {word} {name!r}", fix=fix)
-            return reach_type(root.fields[name], reference.members[1:], f"{reference.root}.{name}")
-        if root.kind == "secret":
-            return root
-        return reach_type(root, reference.members, reference.root)
-
-    def _outputs(self) -> dict[str, Link]:
-        outputs: dict[str, Link] = {}
-        for name, written in self.pipeline.outputs.items():
-            at = ("outputs", name)
-            try:
-                reference = parse_reference(written)
-            except ValueProblem as problem:
-                self._report("DF312", at, False, problem.what, problem.why, problem.fix)
-                continue
-            if not self._knows_root(reference, None, at):
-                continue
-            try:
-                kind = self._type_of(reference)
-                if kind.kind == "secret":
-                    raise ValueProblem(f"{reference.text!r} is a secret", why="outputs are printed and stored")
-            except ValueProblem as problem:
-                self._report("DF301", at, False, problem.what, problem.why, problem.fix)
-                continue
-            outputs[name] = Link((reference.root, *reference.members), (name,), kind, reference.text)
-        return outputs
-
-    def _check_rejects(self, steps: Mapping[str, GraphStep], outputs: Mapping[str, Link]) -> None:
-        """Rows that are set aside go somewhere, or their number is bounded: none vanishes without a word."""
-        read = {link.source[:2] for step in steps.values() for link in step.reads}
-        read |= {link.source[:2] for link in outputs.values()}
-        for name, step in steps.items():
-            gives = step.checked.output.fields or {}
-            if "rejects" in gives and (name, "rejects") not in read and "max_rejects" not in step.arguments:
-                self._report("DF314", ("steps", name, "with", "rejects"), False, f"the rejects of {name!r} go nowhere",
-                             "rows that are set aside must be seen by someone",
-                             f"connect {name}.rejects to a csv.write, or set max_rejects")  # fmt: skip
-
-    # --- problems --------------------------------------------------------------------------------------------
-
-    def _report(self, code: str, at: tuple[str | int, ...], key: bool, what: str, why: str = "", fix: str = "") -> None:
-        self.problems.append(Problem(code, what, self.document.place(at, key=key), why, fix))
-
-    def _argument_problem(
-        self, at: tuple[str | int, ...], problem: ValueProblem, written: Mapping[ArgumentPath, str]
-    ) -> None:
-        """Report a problem of an argument at the place it came from: a key of `inputs` or a part of `with`."""
-        path = problem.path
-        for length in range(len(path), 0, -1):
-            if path[:length] in written:
-                key = written[path[:length]]
-                place = self.document.place((*at, "inputs", key), key=False)
-                break
-        else:
-            place = self.document.place((*at, "with", *path), key=problem.key)
-        what, why, fix = problem.what, problem.why, problem.fix
-        if problem.kind == "connection" and path:
-            node = self.pipeline.steps[str(at[1])].node
-            what = f"{what.partition(', wanted ')[0]}, port {'.'.join(map(str, path))!r} of {node} wants " + (
-                what.partition(", wanted ")[2] or "another type"
+    def _fits_transaction(self, scope: Scope, inner: GraphStep, at: At) -> None:
+        what = f"{inner.node} acts outside of the database"
+        why = "a rollback could not take it back"
+        if inner.kind.writes and not inner.kind.uses_database:
+            problem = Problem(
+                "DF316", what, inner.place, why, "put the step after the transaction, with an undo of its own"
             )
-            why = why or self._why_field(str(at[1]), path)
-            fix = fix or self._meant_field(str(at[1]), path, written)
-        elif path and not problem.key:
-            what = f"{'.'.join(map(str, path))}: {what}"
-        self.problems.append(Problem(_CODES[problem.kind], what, place, why, fix))
+            self.problems.append(problem)
+        here = scope.file.document.at((*at, "steps"))
+        if not isinstance(here, Mapping):
+            return
+        names = inner.id[len(scope.prefix) :].split(".")[1:]
+        for key in ("retry", "timeout"):
+            path: At = (*at, *(part for n in names for part in ("steps", n)), key)
+            if scope.file.document.at(path) is not None:
+                self._report(scope, "DF316", path, f"{key!r} stands inside a transaction",
+                             "its steps are tried again and timed as one", f"write {key} at the group")  # fmt: skip
 
-    def _meant_field(self, step: str, path: ArgumentPath, written: Mapping[ArgumentPath, str]) -> str:
-        """For a field that references `Customer.id` and a connection to another field of a customer: that customer's
-        `id`."""
-        model = resolve_node(str(self.pipeline.steps[step].node), self.catalog.models)[1]
-        source = self.pipeline.steps[step].inputs.get(written.get(path, ""))
-        field = model.fields.get(str(path[-1])) if model else None
-        if field is None or field.references is None or not isinstance(source, str):
-            return ""
-        root, *rest = source.split(".")
-        upstream = self.pipeline.steps.get(root)
-        if upstream is None or upstream.node is None or len(rest) != 1:
-            return ""
-        target = resolve_node(upstream.node, self.catalog.models)[1]
-        name = field.references[1]
-        is_there = name in (self.roots[root].fields or {}) if root in self.roots else False
-        return f"did you mean {root}.{name}?" if target and target.name == field.references[0] and is_there else ""
+    def _pipeline(
+        self, scope: Scope, name: str, wires: list[Wire], after: Mapping[str, Upstream], when: tuple[Condition, ...]
+    ) -> GraphStep | None:
+        step, at, file = scope.steps[name], (*scope.at, name), scope.file
+        assert step.pipeline is not None
+        place = file.place((*at, "pipeline"))
+        try:
+            document, pipeline, catalog, folder = self.files(file.project, step.pipeline)
+        except DefinitionError as error:
+            self.problems += [p if p.place else replace(p, place=place) for p in error.problems]
+            return None
+        if any(other.document.name == document.name for other in self.chain):
+            names = [other.document.name for other in self.chain]
+            way = " → ".join([*names[names.index(document.name) :], document.name])
+            self.problems.append(
+                Problem("DF317", f"these files are steps of each other: {way}", place, "a run would not end")
+            )
+            return None
+        for key in ("on_failure", "finally", "schedule"):
+            if key in document.root:
+                why = "what happens around a run is said by the file that is run"
+                what = f"{step.pipeline} has {key!r}, which a step cannot have"
+                self.problems.append(Problem("DF317", what, place, why, "move its steps into a file of their own"))
+                return None
+        for model, shape in catalog.models.items():
+            if self.models.get(model, shape) != shape:
+                what = f"{step.pipeline} has another model {model!r}"
+                why = "one run has one table of each model"
+                self.problems.append(Problem("DF317", what, place, why, "share one file of models"))
+                return None
+        prefix = f"{scope.prefix}{name}."
+        child = File(document, pipeline, catalog, folder, prefix, f"{prefix}params")
+        given = self._parameters(scope, name, child, wires, after, when)
+        if given is None:
+            return None
+        scope.built[given.id] = given
+        inside = self._file(child, {given.id: "succeeded"}, when)
+        if not inside.types:
+            return None
+        inside.built = scope.built
+        outputs = self._links(inside, pipeline.outputs, ("outputs",))
+        return self._door(scope, name, f"pipeline {step.pipeline}", inside, outputs, {given.id: "succeeded"}, when)
 
-    def _why_field(self, step: str, path: ArgumentPath) -> str:
-        """Where the wanted type comes from, when the port is a field of a model."""
-        model = resolve_node(str(self.pipeline.steps[step].node), self.catalog.models)[1]
-        name = next((str(part) for part in path if model and part in model.fields), None)
-        if model is None or name is None:
-            return ""
-        shape = model.fields[name]
-        place = self.catalog.place(model.name, name)
-        where = f" ({place.file}:{place.line})" if place else ""
-        if shape.references:
-            return f"{model.name}.{name} references {'.'.join(shape.references)}{where}"
-        return f"{model.name}.{name} is {shape.type}{where}"
+    def _parameters(
+        self, scope: Scope, name: str, child: File, wires: list[Wire], after: Mapping[str, Upstream],
+        when: tuple[Condition, ...],
+    ) -> GraphStep | None:  # fmt: skip
+        """The step that holds what a file is given."""
+        step, before = scope.steps[name], len(self.problems)
+        kind = Parameters(child.pipeline.params)
+        subject = Subject(None, child.catalog.models, child.project)
+        literals = copy_literals(step.with_)
+        assert isinstance(literals, dict)
+        filled = fill(scope, name, str(step.pipeline), kind.ports(subject, {}), literals, wires)
+        if filled is None:
+            return None
+        checked = check_arguments(scope, name, kind, subject, filled)
+        if checked is None or len(self.problems) > before:
+            return None
+        return GraphStep(
+            child.params, "params", kind, subject, filled.arguments, checked, filled.connected.links,
+            filled.connected.slots, after, when, None, None, scope.file.place((*scope.at, name), key=True),
+        )  # fmt: skip
+
+    # --- what comes out ----------------------------------------------------------------------------------------
+
+    def _links(self, scope: Scope, outputs: Mapping[str, str], at: At) -> dict[str, Link]:
+        """The outputs of a file or a group."""
+        links: dict[str, Link] = {}
+        for name, written in outputs.items():
+            link = link_at(scope, None, written, (*at, name), (name,))
+            if link is None:
+                links[name] = Link(("run", "id"), (name,), ValueType("any"), str(written))  # so that readers are judged
+                continue
+            if link.type.kind == "secret":
+                what = f"{link.text!r} is a secret"
+                scope.file.report("DF301", (*at, name), False, what, "outputs are printed and stored")
+                continue
+            links[name] = link
+        return links
+
+    def _check_rejects(self, file: File, outputs: Mapping[str, Link]) -> None:
+        """Rows that are set aside go somewhere, or their number is bounded: none vanishes without a word."""
+        steps = [inner for step in self.steps.values() for inner in step.with_inside()]
+        read = {link.source[:2] for step in steps for link in step.reads}
+        read |= {link.source[:2] for link in outputs.values()}
+        for step in steps:
+            read |= {link.source[:2] for link in getattr(step.kind, "outputs", {}).values()}
+        for step in steps:
+            gives = step.checked.output.fields or {}
+            if isinstance(step.kind, (Door, Parameters, Transaction)) or "rejects" not in gives:
+                continue
+            if (step.id, "rejects") not in read and "max_rejects" not in step.arguments:
+                name = step.id.rpartition(".")[2]
+                place = step.place
+                if "." not in step.id:
+                    place = file.place(("steps", name, "with", "rejects"))
+                what, why = f"the rejects of {name!r} go nowhere", "rows that are set aside must be seen by someone"
+                fix = f"connect {name}.rejects to a csv.write, or set max_rejects"
+                self.problems.append(Problem("DF314", what, place, why, fix))
+
+    def _report(self, scope: Scope, code: str, at: At, what: str, why: str = "", fix: str = "") -> None:
+        scope.file.report(code, at, True, what, why, fix)
 
 
-def _is_early(port: Port) -> bool:
-    """Whether no connection can stand for the whole of the port."""
-    return port.literal or port.shape is not None
+def _ids(scope: Scope) -> list[str]:
+    return [scope.prefix + name for name in scope.steps]
 
 
-def _flat(raised: ValueProblem | ExceptionGroup[Exception]) -> Iterator[ValueProblem]:
-    if isinstance(raised, ValueProblem):
-        yield raised
-        return
-    for inner in raised.exceptions:
-        if isinstance(inner, (ValueProblem, ExceptionGroup)):
-            yield from _flat(inner)
-        else:
-            raise inner
+def _place(id_: str, order: Mapping[str, int]) -> tuple[int, int]:
+    """Where a step stands among those of its scope: what is inside a group stands before its door."""
+    here = id_
+    while here not in order and "." in here:
+        here = here.rpartition(".")[0]
+    return (order.get(here, -1), here == id_)

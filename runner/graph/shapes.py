@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +17,8 @@ from schemas.types import Connection, ValueType
 if TYPE_CHECKING:
     import networkx as nx
 
-    from schemas.pipeline import Param, Retry
+    from schemas.pipeline import Param, Retry, Secret
+    from schemas.shapes import ModelShape
 
 RUN = ValueType(
     "record",
@@ -48,15 +49,22 @@ class GraphStep:
     connections: tuple[Link, ...] = ()
     slots: tuple[Connection, ...] = field(default=(), hash=False)
     after: Mapping[str, Upstream] = field(default_factory=dict, hash=False)
-    when: Condition | None = None
+    when: tuple[Condition, ...] = ()
     retry: Retry | None = None
     timeout_seconds: float | None = None
     place: Place | None = None
 
     @property
     def reads(self) -> tuple[Link, ...]:
-        """Everything the step reads: its connections, and what its condition is about."""
-        return (*self.connections, *self.when.links) if self.when else self.connections
+        """Everything the step reads: its connections, and what its conditions are about."""
+        if not self.when:
+            return self.connections
+        return (*self.connections, *(link for condition in self.when for link in condition.links))
+
+    def with_inside(self) -> Iterator[GraphStep]:
+        """The step and, of a transaction, the steps inside it."""
+        yield self
+        yield from getattr(self.kind, "steps", ())
 
     def bind(self, values: list[object]) -> dict[str, object]:
         """The arguments with the values of `connections`, in their order, delivered where they belong."""
@@ -73,7 +81,8 @@ class Graph:
     name: str
     steps: Mapping[str, GraphStep] = field(hash=False)
     params: Mapping[str, Param] = field(hash=False)
-    secrets: tuple[str, ...]
+    secrets: Mapping[str, Secret] = field(hash=False)
+    models: Mapping[str, ModelShape] = field(hash=False)
     outputs: Mapping[str, Link] = field(hash=False)
     fail_fast: bool = True
     timeout_seconds: float | None = None

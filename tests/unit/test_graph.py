@@ -185,3 +185,95 @@ steps:
         ("DF309", 4), ("DF301", 4), ("DF309", 5), ("DF302", 5), ("DF305", 6), ("DF303", 6), ("DF311", 7), ("DF309", 7),
         ("DF301", 8),
     ]  # fmt: skip
+
+
+GROUP = """\
+name: p
+steps:
+  customer: {node: Customer.create, with: {email: a@example.org}}
+  book:
+    transaction: false
+    steps:
+      order: {node: Order.create, with: {total: 1}, inputs: {customer_id: customer.id}}
+      count: {node: Order.count, after: [order]}
+    outputs: {order_id: order.id, count: count.count}
+  read: {node: Order.read, inputs: {id: book.order_id}}
+outputs: {count: book.count}
+"""
+
+
+def test_a_group_becomes_its_steps_and_a_door() -> None:
+    found = graph(GROUP)
+    assert list(found.steps) == ["customer", "book.order", "book.count", "book", "read"]
+    assert found.steps["book.count"].after == {"book.order": "succeeded"}
+    assert [link.source for link in found.steps["book.order"].connections] == [("customer", "id")]
+    assert str(found.steps["book"].checked.output) == "record (order_id, count)"
+    assert found.steps["book"].after == {"book.order": "succeeded", "book.count": "succeeded"}
+
+
+def test_a_transaction_is_one_step_that_reads_what_its_inside_reads() -> None:
+    found = graph(GROUP.replace("transaction: false", "transaction: {isolation: serializable}"))
+    assert list(found.steps) == ["customer", "book", "read"]
+    book = found.steps["book"]
+    assert ([link.source for link in book.connections], book.kind.uses_database) == ([("customer", "id")], True)
+
+
+def test_what_may_be_skipped_inside_may_be_null_outside() -> None:
+    text = GROUP.replace("after: [order]}", "after: [order], when: {customer.tier: gold}}")
+    for kind in ("false", "true"):
+        found = graph(text.replace("transaction: false", f"transaction: {kind}"))
+        assert str((found.steps["book"].checked.output.fields or {})["count"]) == "integer?"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("inputs: {id: book.order_id}", "with: {filter: {total: 1}}, when: {order.id: 1}", "10:63: DF303 there is no step 'order'"),
+        ("id: book.order_id", "id: book.id", "10:41: DF301 'book' has no output 'id'"),
+        ("id: book.order_id", "id: book.count", None),
+        ("customer_id: customer.id", "customer_id: book.count", "7:75: DF307 'book.count' is the group that this step is in"),
+        ("customer_id: customer.id", "customer_id: customer.email", "7:75: DF302 'customer.email' is string, port 'customer_id' of Order.create wants integer"),
+        ("customer_id: customer.id", "customer_id: read.customer_id", "6:5: DF307 these steps wait for each other: book → read → book"),
+        ("after: [order]", "after: [customer]", "8:42: DF303 'customer' is outside of the group"),
+        ("after: [order]", "after: [ordre]", "8:42: DF303 there is no step 'ordre'"),
+        ("count: count.count}\n", "count: count.cuont}\n", "9:42: DF301 'count' has no output 'cuont'"),
+        ("    transaction: false\n", "    node: Order.count\n", "4:3: DF115 'book' is node and steps at once"),
+        ("    transaction: false\n", "    with: {a: 1}\n", "5:5: DF115 book: a group takes nothing; its steps read what is around them"),
+        ("{node: Order.read, inputs", "{node: Order.read, transaction: true, inputs", "10:9: DF115 read: transaction belongs to a group: steps: {…}"),
+        ("{node: Order.read, inputs: {id: book.order_id}}", "{description: x}", "10:3: DF112 'read' does nothing"),
+        ("transaction: false", "transaction: yes", "5:18: DF115 transaction: wants true or false"),
+        ("transaction: false", "transaction: {isolation: high}", "5:30: DF114 isolation: 'high' is not one of the known words"),
+        ("with: {total: 1}", "retry: {max: 1}, with: {total: 1}", None),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_group_is_told_at_its_place(old: str, new: str, problem: str | None) -> None:
+    assert old in GROUP
+    try:
+        graph(GROUP.replace(old, new, 1))
+        told = []
+    except DefinitionError as error:
+        told = [str(p) for p in error.problems]
+    assert told == ([] if problem is None else [f"p.yaml:{problem}"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("after: [order]}", "after: [order], timeout: 3s}", "8:50: DF316 'timeout' stands inside a transaction"),
+        ("with: {total: 1}", "retry: {max: 1}, with: {total: 1}", "7:35: DF316 'retry' stands inside a transaction"),
+        (
+            "count: {node: Order.count, after: [order]}",
+            'count: {node: csv.write, with: {path: x}, inputs: {rows: l.rows}}\n      l: {node: Order.list}',
+            "8:7: DF316 csv.write acts outside of the database",
+        ),
+        (
+            "count: {node: Order.count, after: [order]}",
+            "count: {transaction: true, steps: {x: {node: Order.count}}, outputs: {count: x.count}}",
+            "8:15: DF316 a transaction inside a transaction",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_transaction_cannot_take_back_is_refused(old: str, new: str, problem: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        graph(GROUP.replace("transaction: false", "transaction: true").replace(old, new, 1))
+    assert [str(p) for p in caught.value.problems if p.code == "DF316"] == [f"p.yaml:{problem}"]
