@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import cast
 
+from runner.audit.trail import Recorder
 from runner.dialects import bulk
 from runner.dialects.base import Session
 from runner.errors import Problem, StepError
@@ -31,6 +32,8 @@ class Access:
         self._session = ScopedSession(session, scope.tenant, models.values()) if is_tenanted else session
         self._scope = scope
         self._models = models
+        is_audited = any("audit_log" in model.features for model in models.values())
+        self._recorder = Recorder(session, scope) if is_audited else None
 
     async def fetch(self, query: Question) -> list[tuple[object, ...]]:
         """All rows of the answer."""
@@ -44,12 +47,23 @@ class Access:
         ):
             yield rows
 
+    async def finish(self) -> str | None:
+        """Seal what the step changed, last of all in its transaction; the head of the audit chain, if it moved."""
+        return await self._recorder.seal() if self._recorder else None
+
+    async def _record(self) -> None:
+        """Let what is written from here on be recorded: cascades reach models that the write does not name."""
+        if self._recorder:
+            await self._recorder.begin()
+
     async def insert(self, insert: Insert) -> dict[str, object]:
         """The new row."""
+        await self._record()
         return _row(insert.model, (await self._fetch(guard(insert, self._scope)))[0])
 
     async def upsert(self, upsert: Upsert) -> tuple[dict[str, object], bool]:
         """The row, and whether it is new."""
+        await self._record()
         is_there = False
         if self._session.database == "sqlite":
             where = row_with(upsert.values, upsert.key)
@@ -62,11 +76,13 @@ class Access:
 
     async def update_one(self, update: Update) -> dict[str, object]:
         """The row that the update finds, as it is afterwards."""
+        await self._record()
         guarded = guard(update, self._scope)
         return _row(update.model, (await self._fetch(guarded))[0])
 
     async def execute(self, write: Update | Delete) -> int:
         """How many rows changed."""
+        await self._record()
         if isinstance(write, Delete):
             await self._release(write)
         guarded = guard(write, self._scope)
@@ -75,6 +91,7 @@ class Access:
 
     async def load(self, load: Load) -> bulk.Loaded:
         """How many rows came to be, were changed, were passed over. For an upsert no two rows may have one key."""
+        await self._record()
         guarded = cast(Load, guard(load, self._scope))
         stamp = tuple(guarded.constants.values())
         rows = [row + stamp for row in guarded.rows] if stamp else guarded.rows
@@ -151,6 +168,7 @@ class Access:
 
     async def execute_sql(self, sql: SqlText, values: Mapping[str, object], kinds: Mapping[str, ValueType]) -> int:
         """How many rows a user's own statement changed."""
+        await self._record()
         return await self._session.execute(own_statement(sql, values, kinds))
 
     async def _fetch(self, guarded: Query) -> list[tuple[object, ...]]:

@@ -17,7 +17,7 @@ from runner.declarations import kind_of, load_models, load_pipeline, load_settin
 from runner.errors import DefinitionError, Problem
 from runner.graph import Graph, Parts, build_graph
 from runner.source import Document, parse_document, read_document
-from runner.tenants import check_tenant, choose_tenant, refuse_without
+from runner.tenants import actor_of, check_tenant, choose_tenant, refuse_without
 from schemas.pipeline import Pipeline
 from schemas.settings import Settings
 
@@ -258,7 +258,7 @@ async def run_file(
     async def go(store: Store | None) -> RunResult:
         roots = {"params": values, "secrets": secrets, "run": run}
         executor = Executor(plan, store, roots, run_id, now, loaded.home, options.emit, loaded.settings.parallel)
-        executor.tenant = tenant
+        executor.tenant, executor.actor = tenant, actor_of(os.environ)
         started(executor)
         return await executor.run()
 

@@ -14,6 +14,8 @@ from schemas.settings import DatabaseFromEnvironment, Settings
 from schemas.shapes import ModelShape
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
     from runner.dialects.session import Store
     from runner.livetables import TableState
 
@@ -107,6 +109,7 @@ async def open_store(target: Target, models: Mapping[str, ModelShape], parallel:
     """
     from sqlalchemy import make_url
 
+    from runner.audit.triggers import track, untracked_models
     from runner.dialects.session import Store, open_engine
     from runner.livetables import compare_tables, create_tables
     from runner.tables import build_tables
@@ -119,12 +122,16 @@ async def open_store(target: Target, models: Mapping[str, ModelShape], parallel:
         async with _reached(target):
             async with engine.connect() as connection:
                 state = await compare_tables(connection, tables)
+                untracked = await untracked_models(connection, models, tables)
                 await connection.rollback()
             if state.missing and not state.differing and target.creates_tables:
                 async with store.session() as session:
                     # another process may have been faster: look again inside the transaction
                     state = await compare_tables(session.connection, tables)
                     await create_tables(session.connection, tables, state.missing)
+            if untracked and not state.differing and target.creates_tables:
+                async with store.session() as session:
+                    await track(session.connection, models, tables, untracked)
         if state.differing:
             raise TablesError(state.differing)
         if state.missing and not target.creates_tables:
@@ -132,7 +139,26 @@ async def open_store(target: Target, models: Mapping[str, ModelShape], parallel:
             fix = "dfrun migrate apply, or migrate: auto in dfrun.yaml"
             why = "on a database of your own, tables are created when you say so"
             raise TablesError(Problem("DF602", f"tables are missing: {names}", None, why, fix))
+        if untracked and not target.creates_tables:
+            what = f"no trail is kept of the changes of {', '.join(untracked)}"
+            why = "audit_log records by triggers, which are made when you say so"
+            raise TablesError(Problem("DF640", what, None, why, "dfrun migrate apply, or migrate: auto in dfrun.yaml"))
         yield store
+    finally:
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def open_connection(target: Target) -> AsyncIterator[AsyncConnection]:
+    """A connection for reading what dfrun keeps beside the models. Raises `UnreachableError` DF422."""
+    from runner.dialects.session import open_engine
+
+    if target.is_missing_file:
+        raise UnreachableError(Problem("DF422", f"the database {target.shown} cannot be reached", None, "no such file"))
+    engine = open_engine(target.url)
+    try:
+        async with _reached(target), engine.connect() as connection:
+            yield connection
     finally:
         await engine.dispose()
 

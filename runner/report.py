@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from types import NoneType
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from runner.errors import DfrunError, Problem
 
 if TYPE_CHECKING:
+    from runner.audit.verify import Change, Verdict
     from runner.run import RunResult, StepResult
 
 Lines = Callable[[str], list[str]]
@@ -108,6 +109,8 @@ def run_text(result: RunResult) -> str:
         told.append(f"  {_MARKS[step.state]} {name:<{width}}  {counted:>14}  {took:>8}{tried}{note}".rstrip())
     if len(steps) > len(shown):
         told.append(f"  ✓ {len(steps) - len(shown):,} steps succeeded")
+    if result.audit_head is not None:
+        told.append(f"  audit head {result.audit_head}")
     if result.outputs:
         told.append("outputs")
         for name, value in result.outputs.items():
@@ -135,9 +138,40 @@ def run_json(result: RunResult, *, one_line: bool = False) -> str:
         "run_id": result.run_id, "pipeline": result.pipeline, "state": result.state, "outputs": result.outputs,
         "error": _record(first) if first else None, "steps": steps,
     }  # fmt: skip
+    if result.audit_head is not None:
+        document["audit_head"] = result.audit_head
     if one_line:
         document = {"v": 1, "event": "summary"} | document
     return json.dumps(document, ensure_ascii=False, indent=None if one_line else 2, default=_json)
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """What verifying the audit trail found: each chain's head, and what is wrong."""
+    told = [f"{verdict.entries:,} entries, {verdict.rows:,} changed rows"]
+    told += [f"  head {head}{f'  {tenant}' if tenant else ''}" for tenant, head in verdict.heads]
+    told += [f"  ✗ {fault}" for fault in verdict.faults]
+    return "\n".join([*told, "the trail is not whole" if verdict.faults else "the trail is whole"])
+
+
+def change_text(change: Change, hidden: Collection[str]) -> str:
+    """One change of a row; hidden: fields whose values are shown to nobody."""
+    when = change.at.isoformat(" ", "seconds") if change.at else "unknown"
+    by = f"by {change.actor}, run {change.run_id}, step {change.step_id}" if change.run_id else "by no step of dfrun"
+    told = [f"{when}  {change.action}  {by}"]
+    if change.is_erased:
+        told.append("  (erased)")
+    for name, (before, after) in change.fields.items():
+        if name in hidden:
+            told.append(f"  {name}: (hidden)")
+        elif change.action == "update":
+            told.append(f"  {name}: {_plain(before)} → {_plain(after)}")
+        else:
+            told.append(f"  {name}: {_plain(after if change.action == 'insert' else before)}")
+    return "\n".join(told)
+
+
+def _plain(value: object) -> str:
+    return str(value) if isinstance(value, Decimal) else _shown(value)
 
 
 def refusal_json(error: DfrunError) -> str:

@@ -67,7 +67,8 @@ class StepResult:
 class RunResult:
     """How a run ended: its outputs by name (those that could be reached), and every step in the order of the file.
 
-    `bug` is an exception of dfrun's own, for the traceback file.
+    `bug` is an exception of dfrun's own, for the traceback file. `audit_head` is the end of the chain of changes as
+    this run left it, `number:hash`; None where it changed nothing that is audited.
     """
 
     run_id: str
@@ -77,6 +78,7 @@ class RunResult:
     steps: Mapping[str, StepResult]
     duration_ms: float
     bug: BaseException | None = None
+    audit_head: str | None = None
 
     @property
     def problems(self) -> list[Problem]:
@@ -176,6 +178,8 @@ class Executor:
     parallel: int = 8
     grace_seconds: float = 10.0
     tenant: str | None = None
+    actor: str = ""
+    audit_head: str | None = None
     bug: BaseException | None = None
     _live: dict[str, _Live] = field(default_factory=dict)
     _ready: deque[_Live] = field(default_factory=deque)
@@ -208,7 +212,7 @@ class Executor:
         elapsed = _ms(started)
         self.emit(RunFinished(self.run_id, state, elapsed))
         steps = {name: cast(StepResult, live.result) for name, live in self._live.items()}
-        return RunResult(self.run_id, self.plan.name, state, outputs, steps, elapsed, self.bug)
+        return RunResult(self.run_id, self.plan.name, state, outputs, steps, elapsed, self.bug, self.audit_head)
 
     def interrupt(self, state: RunState = "interrupted") -> None:
         """Start no new step; steps that still run after `grace_seconds` are cancelled and rolled back."""
@@ -404,8 +408,13 @@ class Executor:
                 session = await stack.enter_async_context(
                     self.store.session(writes=step.kind.writes, timeout_seconds=limit)
                 )
-                context._access = Access(session, Scope(self.now, self.tenant), step.subject.models)
-            return await step.kind.run(parsed, context)
+                scope = Scope(self.now, self.tenant, self.run_id, step.id, self.actor)
+                context._access = Access(session, scope, step.subject.models)
+            value = await step.kind.run(parsed, context)
+            head = await context.access.finish() if step.kind.uses_database else None
+        if head is not None and (self.audit_head is None or _number(head) > _number(self.audit_head)):
+            self.audit_head = head
+        return value
 
     async def _value(self, source: tuple[str, ...], has_default: bool, default: object) -> object:
         upstream = self._live.get(source[0])
@@ -490,6 +499,11 @@ def _delay(retry: Retry, attempts: int, error: StepError) -> float | None:
     first = retry.delay.total_seconds() if retry.delay else _FIRST_DELAY_SECONDS
     longest = retry.max_delay.total_seconds() if retry.max_delay else _LONGEST_DELAY_SECONDS
     return random.uniform(0, min(longest, first * retry.backoff ** (attempts - 1)))
+
+
+def _number(head: str) -> int:
+    """Which link of its chain an audit head is."""
+    return int(head.partition(":")[0])
 
 
 def _ms(started: float) -> float:

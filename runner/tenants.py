@@ -1,4 +1,6 @@
-"""Whose run it is: the tenant from the command line, the pipeline or the environment, never from a row."""
+"""Whose run it is: the tenant from the command line, the pipeline or the environment, never from a row; and who started
+it.
+"""
 
 from __future__ import annotations
 
@@ -78,3 +80,13 @@ def refuse_without(tenant: str | None, plan: Plan) -> None:
     ]  # fmt: skip
     if problems:
         raise DefinitionError(problems)
+
+
+def actor_of(environment: Mapping[str, str]) -> str:
+    """Who the trail of changes names: DFRUN_ACTOR, else the user of this process."""
+    import getpass
+
+    try:
+        return environment.get("DFRUN_ACTOR") or getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"  # a container may run as a number that no file knows

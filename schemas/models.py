@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, StringConstraints
 from schemas.base import NAME, Declaration, Name, Switch
 from schemas.values import ValueDeclaration, read_value_declaration
 
-NOT_BUILT_FEATURES = frozenset({"audit_log", "encryption"})
+NOT_BUILT_FEATURES = frozenset({"encryption"})
 """Features of the language that are known and not built yet; the loader says so."""
 
 ModelField = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w{0,62}\.[A-Za-z_]\w{0,62}$")]
@@ -59,6 +59,8 @@ class Features(Declaration):
     """`created_at` and `updated_at`, written by the program alone."""
     soft_delete: Switch = False
     """A delete sets `deleted_at` and hides the row."""
+    audit_log: Switch = False
+    """Every change is recorded in its transaction: what was before and after, by whom, when, in which run and step."""
     multi_tenant: Switch = False
     """Every row belongs to a tenant, and a run sees and writes the rows of its own alone."""
     versioned: Switch = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.access import Access
+from runner.audit.triggers import track
 from runner.catalog import build_catalog
 from runner.declarations import load_models
 from runner.dialects.session import open_session
@@ -74,11 +75,12 @@ class Shop:
     tenant: str | None = None
     text: str = MODELS
     scope: Scope = field(init=False)
+    head: str | None = None
     models: Mapping[str, Any] = field(init=False)
     tables: Mapping[str, sa.Table] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.scope = Scope(NOW, self.tenant)
+        self.scope = Scope(NOW, self.tenant, "run-1", "step", "ann")
         text = self.text
         if text is MODELS:
             text = text.format(features=self.features, on_delete=self.on_delete)
@@ -89,6 +91,9 @@ class Shop:
     async def prepare(self) -> Shop:
         async with self.engine.begin() as connection:
             await connection.run_sync(next(iter(self.tables.values())).metadata.create_all)
+            await track(
+                connection, self.models, self.tables, [n for n, m in self.models.items() if "audit_log" in m.features]
+            )
         return self
 
     async def do(self, node: str, text: str = "{}", **arguments: Any) -> Any:
@@ -97,12 +102,14 @@ class Shop:
         checked = kind.check(read(text) | arguments, Subject(model, self.models, Path()))
         async with open_session(self.engine, self.tables) as session:
             context = Here(Access(session, self.scope, self.models))
-            return await kind.run(checked.parsed, cast(Context, context))
+            output = await kind.run(checked.parsed, cast(Context, context))
+            self.head = await context.access.finish()
+            return output
 
     def of(self, tenant: str) -> Shop:
         """The same database as another tenant sees it."""
         other = copy(self)
-        other.scope = Scope(NOW, tenant)
+        other.scope = replace(self.scope, tenant=tenant)
         return other
 
     async def rows(self, node: str, text: str = "{}", **arguments: Any) -> list[tuple[Any, ...]]:

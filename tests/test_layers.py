@@ -13,6 +13,7 @@ LINES = [
     ["runner.jsonwalk", "runner.orders"],
     ["runner.conditions", "runner.intake", "runner.updates", "runner.aggregates", "runner.parameters", "runner.dialects", "runner.features"],
     ["runner.catalog", "runner.tables", "runner.livetables", "runner.writing", "runner.statements", "runner.scoping", "runner.tenants"],
+    ["runner.audit"],
     ["runner.access", "runner.database"],
     ["runner.bulk"],
     ["runner.nodes"],
@@ -20,7 +21,7 @@ LINES = [
     ["runner.plan", "runner.describe"],
     ["runner.run", "runner.jsonschema"],
     ["runner.api", "runner.report", "runner.progress", "runner.signals"],
-    ["runner.doctor"],
+    ["runner.doctor", "runner.audits"],
     ["runner.cli"],
 ]  # fmt: skip
 DOORS = {
@@ -78,10 +79,11 @@ def test_a_room_imports_only_from_rooms_above_it() -> None:
             same_shelf = room.rpartition(".")[0] in (
                 "runner.nodes",
                 "runner.features",
+                "runner.audit",
                 "runner.dialects",
                 "runner.graph",
                 "schemas",
-            ) or room in ("runner.nodes", "runner.features", "runner.graph")
+            ) or room in ("runner.nodes", "runner.features", "runner.audit", "runner.graph")
             own, other = line_of(room), line_of(name)
             if other > own or (other == own and not same_shelf and room.partition(".")[0] != "schemas"):
                 wrong.append(f"{room} imports {name}")

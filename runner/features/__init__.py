@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar, cast
 
-from runner.features import multi_tenant, soft_delete, timestamps, versioned
+from runner.features import audit_log, multi_tenant, soft_delete, timestamps, versioned
 from runner.features.base import Feature, Scope
 from runner.query import Insert, Load, Query, Upsert, Write
 from schemas.filters import All
 from schemas.shapes import ModelShape
 
-ORDER: tuple[Feature, ...] = (soft_delete.FEATURE, versioned.FEATURE, timestamps.FEATURE, multi_tenant.FEATURE)
+ORDER: tuple[Feature, ...] = (
+    soft_delete.FEATURE,
+    versioned.FEATURE,
+    timestamps.FEATURE,
+    multi_tenant.FEATURE,
+    audit_log.FEATURE,
+)
 """A later feature sees a write as the earlier ones left it: the update that a delete became is counted and stamped."""
 
 Q = TypeVar("Q", bound=Query)

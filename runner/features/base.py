@@ -14,10 +14,14 @@ from schemas.shapes import FieldShape
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a step's queries are bound to. `now` is the moment its run began; `tenant` is None where none is named."""
+    """What a step's queries are bound to. `now` is the moment its run began; `tenant` is None where none is named.
+    `run_id`, `step_id` and `actor` say whose work the trail of changes records."""
 
     now: datetime
     tenant: str | None = None
+    run_id: str = ""
+    step_id: str = ""
+    actor: str = ""
 
 
 class Feature(Protocol):

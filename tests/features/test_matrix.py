@@ -3,12 +3,16 @@ is not about, and what it is about holds whatever the kind.
 """
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from featured import Shop, given
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from runner.audit.trail import ROW
+from runner.audit.verify import verify
 from runner.features import ORDER
 from runner.nodes import MODEL_KINDS
 from schemas.types import Delivered
@@ -79,6 +83,33 @@ async def life(shop: Shop, kind: str) -> list[Any]:
         seen.append(await plain(await shop.do(f"Product.{kind}", text, **arguments)))
         seen.append(await plain(await shop.do("Product.list", "{order_by: [sku]}")))
     return seen
+
+
+@pytest.mark.parametrize("kind", WRITES)
+@pytest.mark.parametrize("features", ["{audit_log: true}", FEATURES[-1]])
+def test_a_table_can_be_told_from_its_trail(engine: AsyncEngine, features: str, kind: str) -> None:
+    async def work() -> None:
+        shop = await stocked(engine, features)
+        await life(shop, kind)
+        told: dict[str, Any] = {}
+        async with engine.connect() as connection:
+            assert not (await verify(connection)).faults
+            for row in await connection.execute(
+                sa.select(ROW.c.key, ROW.c.before, ROW.c.after).order_by(ROW.c.position)
+            ):
+                assert told.get(row.key) == (json.loads(row.before) if row.before else None)
+                told[row.key] = json.loads(row.after) if row.after else None
+            sets = "SELECT to_json(r)::text FROM product r" if engine.dialect.name == "postgresql" else None
+            if sets:
+                stored = {
+                    str(row["id"]): row for row in map(json.loads, (await connection.execute(sa.text(sets))).scalars())
+                }
+            else:
+                found = (await connection.execute(sa.text("SELECT * FROM product"))).mappings()
+                stored = {str(row["id"]): {**row, "extra": row["extra"] and json.loads(row["extra"])} for row in found}
+        assert {key: row for key, row in told.items() if row is not None} == stored
+
+    asyncio.run(work())
 
 
 def test_no_kind_is_left_out() -> None:

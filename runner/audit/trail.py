@@ -1,0 +1,156 @@
+"""The tables of the trail, and sealing: what one step changed becomes one link of its tenant's chain.
+
+A row of `dfrun_audit_row` is written by a trigger in the transaction of the change. When the step is done its rows are
+hashed in their order, and an entry with that digest, the hash of the entry before and who, when and where is chained
+on; the head of the chain is updated last, so that its lock is held briefly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from datetime import UTC
+from typing import Any
+
+import sqlalchemy as sa
+
+from runner.dialects.base import Session
+from runner.dialects.types import column_type
+from runner.features.base import Scope
+from schemas.types import ValueType
+
+METADATA = sa.MetaData()
+_TEXT, _TIME = sa.Text(), column_type(ValueType("datetime"))
+_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+ROW = sa.Table(
+    "dfrun_audit_row", METADATA,
+    sa.Column("position", _NUMBER, sa.Identity(), primary_key=True),
+    sa.Column("entry", _TEXT, nullable=False, index=True),
+    sa.Column("model", _TEXT, nullable=False),
+    sa.Column("key", _TEXT, nullable=False),
+    sa.Column("action", _TEXT, nullable=False),
+    sa.Column("salt", _TEXT),
+    sa.Column("before", _TEXT),
+    sa.Column("after", _TEXT),
+    sa.Column("digest", _TEXT),
+    sa.Index("ix_dfrun_audit_row_key", "model", "key"),
+)  # fmt: skip
+"""One changed row. `digest` stands in for the values once they are erased."""
+ENTRY = sa.Table(
+    "dfrun_audit_entry", METADATA,
+    sa.Column("id", _TEXT, primary_key=True),
+    sa.Column("tenant", _TEXT, nullable=False),
+    sa.Column("number", _NUMBER, nullable=False),
+    sa.Column("run_id", _TEXT, nullable=False),
+    sa.Column("step_id", _TEXT, nullable=False),
+    sa.Column("actor", _TEXT, nullable=False),
+    sa.Column("at", _TIME, nullable=False),
+    sa.Column("rows", _NUMBER, nullable=False),
+    sa.Column("digest", _TEXT, nullable=False),
+    sa.Column("previous", _TEXT, nullable=False),
+    sa.Column("hash", _TEXT, nullable=False),
+    sa.UniqueConstraint("tenant", "number", name="uq_dfrun_audit_entry_number"),
+)  # fmt: skip
+"""What one step changed: a link of the chain of `tenant` ("" where there is none)."""
+HEAD = sa.Table(
+    "dfrun_audit_head", METADATA,
+    sa.Column("tenant", _TEXT, primary_key=True),
+    sa.Column("number", _NUMBER, nullable=False),
+    sa.Column("hash", _TEXT, nullable=False),
+)  # fmt: skip
+NOW = sa.Table("dfrun_audit_now", METADATA, sa.Column("entry", _TEXT, nullable=False))
+"""The entry that is being written; used on SQLite, where a transaction has no settings."""
+OUTSIDE = "outside"
+"""The entry of what was changed by no step."""
+FIELDS = ("model", "key", "action", "salt", "before", "after")
+_SEPARATOR = "\x1f"
+
+
+class Recorder:
+    """Records the changes of one step."""
+
+    def __init__(self, session: Session, scope: Scope) -> None:
+        self._session = session
+        self._scope = scope
+        self._entry: str | None = None
+
+    async def begin(self) -> None:
+        """From here on, changed rows belong to an entry of this step."""
+        if self._entry is not None:
+            return
+        self._entry = f"{time.time_ns():016x}{secrets.token_hex(6)}"  # sorts by time, which an index likes
+        if self._session.database == "postgresql":
+            await self._session.fetch(sa.select(sa.func.set_config("dfrun.audit", self._entry, True)))
+        else:
+            await self._session.execute(sa.insert(NOW).values(entry=self._entry))
+
+    async def seal(self) -> str | None:
+        """Chain the changes on; gives the head afterwards as `number:hash`, None where nothing changed."""
+        if self._entry is None:
+            return None
+        if self._session.database == "sqlite":
+            await self._session.execute(sa.delete(NOW))
+        rows, digest = await self._digest(self._entry)
+        if not rows:
+            return None
+        tenant = self._scope.tenant or ""
+        head = sa.select(HEAD.c.number, HEAD.c.hash).where(HEAD.c.tenant == tenant)
+        if self._session.database == "postgresql":
+            head = head.with_for_update()
+        found = await self._session.fetch(head)
+        if not found:
+            await self._session.execute(_first_head(tenant, self._session.database))
+            found = await self._session.fetch(head)
+        number, previous = int(str(found[0][0])) + 1, str(found[0][1])
+        scope = self._scope
+        entry = {
+            "id": self._entry, "tenant": tenant, "number": number, "run_id": scope.run_id, "step_id": scope.step_id,
+            "actor": scope.actor, "at": scope.now, "rows": rows, "digest": digest, "previous": previous,
+        }  # fmt: skip
+        entry["hash"] = hash_of_entry(entry)
+        await self._session.execute(sa.insert(ENTRY).values(entry))
+        moved = sa.update(HEAD).where(HEAD.c.tenant == tenant).values(number=number, hash=entry["hash"])
+        await self._session.execute(moved)
+        return f"{number}:{entry['hash']}"
+
+    async def _digest(self, entry: str) -> tuple[int, str]:
+        own = ROW.c.entry == entry
+        if self._session.database == "postgresql":
+            text = sa.func.concat_ws(_SEPARATOR, *(sa.func.coalesce(ROW.c[name], "") for name in FIELDS))
+            one: Any = sa.func.sha256(sa.func.convert_to(text, "UTF8"))
+            nothing: Any = sa.literal_column("''::bytea")
+            from sqlalchemy.dialects.postgresql import aggregate_order_by
+
+            whole = sa.func.string_agg(one, aggregate_order_by(nothing, ROW.c.position))
+            digest = sa.func.encode(sa.func.sha256(sa.func.coalesce(whole, nothing)), "hex")
+            count, hashed = (await self._session.fetch(sa.select(sa.func.count(), digest).where(own)))[0]
+            return int(str(count)), str(hashed)
+        columns = [ROW.c[name] for name in FIELDS]
+        count, hashing = 0, hashlib.sha256()
+        async for rows in self._session.stream(sa.select(*columns).where(own).order_by(ROW.c.position)):
+            count += len(rows)
+            for row in rows:
+                hashing.update(digest_of_row(row))
+        return count, hashing.hexdigest()
+
+
+def _first_head(tenant: str, database: str) -> Any:
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    insert = (postgresql.insert if database == "postgresql" else sqlite.insert)(HEAD)
+    return insert.values(tenant=tenant, number=0, hash="").on_conflict_do_nothing()
+
+
+def digest_of_row(values: Sequence[object]) -> bytes:
+    """The digest of one changed row, from its `FIELDS`. The salt keeps a digest from telling the values behind it."""
+    return hashlib.sha256(_SEPARATOR.join("" if v is None else str(v) for v in values).encode()).digest()
+
+
+def hash_of_entry(entry: dict[str, Any]) -> str:
+    """The hash of an entry over everything it says, the hash before it included."""
+    names = ("id", "tenant", "number", "run_id", "step_id", "actor", "rows", "digest", "previous")
+    said = [str(entry[name]) for name in names] + [entry["at"].astimezone(UTC).isoformat(timespec="microseconds")]
+    return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode()).hexdigest()
