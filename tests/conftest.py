@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import settings
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from runner.dialects.session import open_engine
+
+# One set of examples for everybody, so that a red test is red again; DFRUN_EXPLORE=1 looks for new ones.
+settings.register_profile("dfrun", derandomize=not os.environ.get("DFRUN_EXPLORE"))
+settings.load_profile("dfrun")
 
 
 @pytest.fixture(scope="session")
