@@ -9,14 +9,15 @@ from pathlib import Path
 from runner.catalog import Catalog
 from runner.declarations import load_pipeline
 from runner.errors import DefinitionError
-from runner.examples import example
+from runner.examples import example, example_of_ports
 from runner.graph import Graph, build_graph
-from runner.nodes import BUILT_IN_KINDS, MODEL_KINDS, resolve_node
+from runner.nodes import MODEL_KINDS, free_kinds, resolve_node
 from runner.nodes.base import Kind, Subject
+from runner.nodes.plugins import Plugin
 from runner.source import parse_document
 from schemas.nodes import NOTHING, Port
 from schemas.shapes import ModelShape
-from schemas.types import ValueType
+from schemas.types import Connection, ValueProblem, ValueType
 
 Models = Mapping[str, ModelShape]
 
@@ -31,7 +32,7 @@ def catalogue_text(models: Models) -> str:
             for k in MODEL_KINDS
         ]
     told.append("built-in")
-    told += [f"  {name:<{_WIDTH}} {kind.summary}" for name, kind in BUILT_IN_KINDS.items()]
+    told += [f"  {name:<{_WIDTH}} {kind.summary}" for name, kind in free_kinds().items()]
     return "\n".join(told)
 
 
@@ -46,7 +47,7 @@ def catalogue_json(models: Models) -> str:
         for m in models
         for k, kind in MODEL_KINDS.items()
     ]
-    nodes += [{"node": name, "long_name": None, "summary": kind.summary} for name, kind in BUILT_IN_KINDS.items()]
+    nodes += [{"node": name, "long_name": None, "summary": kind.summary} for name, kind in free_kinds().items()]
     return json.dumps({"nodes": nodes}, ensure_ascii=False, indent=2)
 
 
@@ -76,7 +77,7 @@ def node_text(name: str, models: Models) -> str:
         told.append("  depends on what it is given")
     else:
         told += [f"  {member}: {member_type}" for member, member_type in (output.fields or {}).items()]
-    told += ["", "example", *(f"  {line}" for line in example(kind.name, model) or [_NO_EXAMPLE])]
+    told += ["", "example", *(f"  {line}" for line in _example(kind, model, ports) or [_NO_EXAMPLE])]
     return "\n".join(told)
 
 
@@ -99,6 +100,10 @@ def node_json(name: str, models: Models) -> str:
     return json.dumps(document | {"ports": ports, "gives": gives}, ensure_ascii=False, indent=2)
 
 
+def _example(kind: Kind, model: ModelShape | None, ports: Mapping[str, Port]) -> list[str]:
+    return example_of_ports(kind.name, ports) if isinstance(kind, Plugin) else example(kind.name, model)
+
+
 def ports_of(kind: Kind, model: ModelShape | None, models: Models) -> dict[str, Port]:
     """The ports that a kind has before anything is known of its arguments."""
     return kind.ports(Subject(model, models, Path()), {})
@@ -106,6 +111,13 @@ def ports_of(kind: Kind, model: ModelShape | None, models: Models) -> dict[str, 
 
 def output_of(kind: Kind, model: ModelShape | None, models: Models) -> ValueType | None:
     """What the node of the example gives; None where that depends on more than the models."""
+    if isinstance(kind, Plugin):
+        needed = [port for port in ports_of(kind, model, models).values() if port.required]
+        try:
+            given: dict[str, object] = {port.name: Connection("…", port.type) for port in needed}
+            return kind.check(given, Subject(model, models, Path())).output
+        except (ValueProblem, ExceptionGroup):
+            return None
     lines = example(kind.name, model)
     if not lines:
         return None

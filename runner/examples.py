@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from schemas.nodes import Port
 from schemas.shapes import FieldShape, ModelShape
 
 _SAMPLES: Mapping[str, str] = {
@@ -90,6 +91,23 @@ def example(kind: str, model: ModelShape | None) -> list[str]:
         case _:
             words = ""
     return [f"{kind}:", f"  node: {model.name}.{kind}", f"  with: {{{words}}}"] if words else []
+
+
+def example_of_ports(node: str, ports: Mapping[str, Port]) -> list[str]:
+    """The lines of a step that uses a node of another package: what it needs, and no more."""
+    needed = [port for port in ports.values() if port.required]
+    literal = [port for port in needed if port.type.kind in (*_SAMPLES, "enum")]
+    words = [f"{p.name}: {p.type.values[0] if p.type.kind == 'enum' else _SAMPLES[p.type.kind]}" for p in literal]
+    wires = [
+        f"{p.name}: secrets.{p.name}" if p.type.kind == "secret" else f"{p.name}: other_step.{p.name}"
+        for p in needed if p not in literal
+    ]  # fmt: skip
+    lines = ["step:", f"  node: {node}"]
+    return [
+        *lines,
+        *([f"  with: {{{', '.join(words)}}}"] if words else []),
+        *([f"  inputs: {{{', '.join(wires)}}}"] if wires else []),
+    ]
 
 
 def _sample(field: FieldShape) -> str:

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from runner.describe import Models, ports_of, type_of_port
-from runner.nodes import BUILT_IN_KINDS, MODEL_KINDS
+from runner.nodes import MODEL_KINDS, free_kinds
 from schemas.base import Declaration
 from schemas.models import Models as ModelsFile
 from schemas.pipeline import Pipeline
@@ -29,7 +29,7 @@ def pipeline_schema(models: Models) -> str:
     schema: dict[str, Any] = _shortened(_with_sentences(Pipeline))
     step = schema["$defs"]["Step"]
     nodes: dict[str, dict[str, object]] = {}
-    for name, kind in BUILT_IN_KINDS.items():
+    for name, kind in free_kinds().items():
         nodes[name] = {
             p.name: _port(p.type, p.help, p.shape is not None) for p in ports_of(kind, None, models).values()
         }

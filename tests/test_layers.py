@@ -17,7 +17,7 @@ LINES = [
     ["runner.access", "runner.database"],
     ["runner.bulk"],
     ["runner.nodes"],
-    ["runner.graph"],
+    ["runner.graph", "runner.plugin"],
     ["runner.plan", "runner.describe"],
     ["runner.run", "runner.jsonschema"],
     ["runner.api", "runner.report", "runner.progress", "runner.signals"],

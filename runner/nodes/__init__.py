@@ -36,6 +36,7 @@ from runner.nodes import (
     upsert,
 )
 from runner.nodes.base import Kind
+from runner.nodes.plugins import load_plugin, loaded_plugins, plugin_names
 from schemas.shapes import ModelShape
 from schemas.types import ValueProblem
 
@@ -69,6 +70,11 @@ BUILT_IN_KINDS: Mapping[str, Kind] = {
 """The kinds beside them, which belong to no model."""
 
 
+def free_kinds() -> dict[str, Kind]:
+    """All kinds that belong to no model: the built-in ones, then those of other packages."""
+    return {**BUILT_IN_KINDS, **{n: k for n, k in loaded_plugins().items() if n not in BUILT_IN_KINDS}}
+
+
 def resolve_node(text: str, models: Mapping[str, ModelShape]) -> tuple[Kind, ModelShape | None]:
     """The kind and the model that `Order.create` or `OrderCreateNode` names.
 
@@ -81,12 +87,15 @@ def resolve_node(text: str, models: Mapping[str, ModelShape]) -> tuple[Kind, Mod
         model, kind = _long_name(text, models)
     if model in models and kind in MODEL_KINDS:
         return MODEL_KINDS[kind], models[model]
+    if text in plugin_names():
+        return load_plugin(text), None
     if model in models:
         raise ValueProblem(
             f"{model} has no node {kind!r}", kind="name", fix=_nearest(kind, list(MODEL_KINDS), f"{model}.")
         )
     names = [f"{name}.{kind if kind in MODEL_KINDS else 'create'}" for name in models]
-    raise ValueProblem(f"there is no node {text!r}", kind="name", fix=_nearest(text, [*names, *BUILT_IN_KINDS]))
+    known = [*names, *BUILT_IN_KINDS, *plugin_names()]
+    raise ValueProblem(f"there is no node {text!r}", kind="name", fix=_nearest(text, known))
 
 
 def _long_name(text: str, models: Mapping[str, ModelShape]) -> tuple[str, str]:

@@ -1,0 +1,34 @@
+"""What the author of a node in another package needs, under one name that stays: `from runner.plugin import …`.
+
+A node is an object with the attributes and methods of `Kind`; a package names it in the entry-point group
+`dfrun.nodes`. See docs/plugins.md.
+"""
+
+from runner.errors import Problem, StepError
+from runner.nodes.arguments import read_ports
+from runner.nodes.base import Checked, Context, Kind, Subject
+from runner.rows import Batch, Rows, SpooledRows, Stream, rows_of_mappings
+from schemas.nodes import NOTHING, Port
+from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value
+
+__all__ = [
+    "NOTHING",
+    "Batch",
+    "Checked",
+    "Connection",
+    "Context",
+    "Delivered",
+    "Kind",
+    "Port",
+    "Problem",
+    "Rows",
+    "SpooledRows",
+    "StepError",
+    "Stream",
+    "Subject",
+    "ValueProblem",
+    "ValueType",
+    "parse_value",
+    "read_ports",
+    "rows_of_mappings",
+]

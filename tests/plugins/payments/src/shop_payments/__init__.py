@@ -1,0 +1,1 @@
+"""Payments as nodes of dfrun."""

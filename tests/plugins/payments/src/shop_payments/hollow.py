@@ -1,0 +1,6 @@
+"""What calls itself a node and is none."""
+
+
+class KIND:
+    name = "payments.hollow"
+    summary = ""
