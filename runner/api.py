@@ -177,8 +177,12 @@ def init(folder: Path) -> list[Path]:
             )
             raise DefinitionError(problem)
     for name, target in targets.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(starter.joinpath(name).read_bytes())
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(starter.joinpath(name).read_bytes())
+        except OSError as error:
+            what = f"{shown(target)} cannot be written: {error.strerror}"
+            raise DefinitionError(Problem("DF505", what, None, "", "name another folder: dfrun init DIR")) from None
     return list(targets.values())
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,17 @@ class VerbOrFile(click.Group):
             return "run", self.commands["run"], args
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click would end with 1 when the reader of a pipe has left."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderLeft from error
+
+
+class ReaderLeft(Exception):
+    """The reader of a pipe has left: not an error, and nothing more to say to it."""
+
 
 @click.group(cls=VerbOrFile, context_settings={"help_option_names": ["-h", "--help"]}, options_metavar="")
 @click.version_option(__version__, prog_name="dfrun", message="%(prog)s %(version)s")
@@ -43,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     user."""
     from runner.errors import DfrunError
 
+    _fill_closed_streams()
     try:
         group.main(args=list(arguments) if arguments is not None else None, prog_name="dfrun", standalone_mode=False)
         sys.exit(0)
@@ -56,18 +70,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except DfrunError as error:
         _tell(error)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # the reader of a pipe has left: not an error, and nothing more to say to it
-        sys.stderr.close()
+    except ReaderLeft:
+        _drop_output()
         sys.exit(141)
+    except OSError as error:
+        _drop_output()
+        where = f" {error.filename}" if error.filename else ""
+        click.echo(f"DF505 the system refused{where}: {error.strerror or type(error).__name__}", err=True)
+        sys.exit(1)
     except Exception as error:
         sys.exit(_bug(error))
+
+
+def _fill_closed_streams() -> None:
+    """Give the null device to streams that the caller closed, before a database file gets their number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), "w" if number else "r"))  # noqa: PTH123, SIM115
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere, so that leaving does not fail on it once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(error: DfrunError) -> None:
     from runner import report
 
-    click.echo(report.problems_text(error.problems, _lines_of), err=True)
+    with suppress(OSError):  # the status says it, too
+        click.echo(report.problems_text(error.problems, _lines_of), err=True)
 
 
 def _bug(error: BaseException) -> int:

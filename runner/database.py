@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,15 +33,17 @@ class Target:
         """The URL without its password."""
         from sqlalchemy import make_url
 
-        return make_url(self.url).render_as_string(hide_password=True)
+        return make_url(self.url).render_as_string(hide_password=True).replace("%2F", "/")
 
     @property
     def is_missing_file(self) -> bool:
         """Whether this is an SQLite file that is not there yet."""
-        return (
-            self.url.startswith("sqlite:///")
-            and not Path(self.url.removeprefix("sqlite:///").partition("?")[0]).exists()
-        )
+        return self.url.startswith("sqlite:///") and not self.file.exists()
+
+    @property
+    def file(self) -> Path:
+        """The file of an SQLite database."""
+        return Path(self.url.removeprefix("sqlite:///").partition("?")[0])
 
 
 def choose_database(option: str | None, settings: Settings, environment: str | None, project: Path) -> Target:
@@ -90,6 +92,9 @@ def _known(url: str, source: str) -> str:
     if name not in ("postgresql", "sqlite"):
         what = f"{source}: {name} is not a database dfrun runs on"
         raise DefinitionError(Problem("DF420", what, None, "", "postgresql://… or sqlite:///…"))
+    if name == "sqlite" and parsed.database in (None, "", ":memory:"):
+        what = f"{source}: an SQLite database is a file here"
+        raise DefinitionError(Problem("DF420", what, None, "steps use connections of their own", "sqlite:///file.db"))
     return url
 
 
@@ -114,6 +119,8 @@ async def open_store(target: Target, models: Mapping[str, ModelShape], parallel:
     from runner.livetables import compare_tables, create_tables
     from runner.tables import build_tables
 
+    if target.is_missing_file and models and not target.creates_tables and target.file.parent.is_dir():
+        raise _tables_missing(list(models))  # opening it would leave an empty file behind
     name = make_url(target.url).get_backend_name()
     tables = build_tables(models, "sqlite" if name == "sqlite" else "postgresql")
     engine = open_engine(target.url, pool_size=parallel + 2, max_overflow=0)
@@ -135,10 +142,7 @@ async def open_store(target: Target, models: Mapping[str, ModelShape], parallel:
         if state.differing:
             raise TablesError(state.differing)
         if state.missing and not target.creates_tables:
-            names = ", ".join(state.missing)
-            fix = "dfrun migrate apply, or migrate: auto in dfrun.yaml"
-            why = "on a database of your own, tables are created when you say so"
-            raise TablesError(Problem("DF602", f"tables are missing: {names}", None, why, fix))
+            raise _tables_missing(state.missing)
         if untracked and not target.creates_tables:
             what = f"no trail is kept of the changes of {', '.join(untracked)}"
             why = "audit_log records by triggers, which are made when you say so"
@@ -161,6 +165,12 @@ async def open_connection(target: Target) -> AsyncIterator[AsyncConnection]:
             yield connection
     finally:
         await engine.dispose()
+
+
+def _tables_missing(names: Sequence[str]) -> TablesError:
+    fix = "dfrun migrate apply, or migrate: auto in dfrun.yaml"
+    why = "on a database of your own, tables are created when you say so"
+    return TablesError(Problem("DF602", f"tables are missing: {', '.join(names)}", None, why, fix))
 
 
 async def table_state(target: Target, models: Mapping[str, ModelShape]) -> TableState:
@@ -186,10 +196,10 @@ async def _reached(target: Target) -> AsyncIterator[None]:
     """Whatever goes wrong inside is told as a database that cannot be reached."""
     from runner.dialects.errors import is_database_error, unreachable
 
-    file = Path(target.url.removeprefix("sqlite:///").partition("?")[0])
-    if target.url.startswith("sqlite:///") and not file.parent.is_dir():
+    if target.url.startswith("sqlite:///") and not target.file.parent.is_dir():
         what = f"the database {target.shown} cannot be reached"
-        raise UnreachableError(Problem("DF422", what, None, "there is no such folder", f"mkdir -p {file.parent}"))
+        fix = f"mkdir -p {target.file.parent}"
+        raise UnreachableError(Problem("DF422", what, None, "there is no such folder", fix))
     try:
         yield
     except (OSError, TimeoutError) as error:

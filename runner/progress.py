@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -93,12 +94,23 @@ class Lines(_Silent):
 
 
 class JsonLines(_Silent):
-    """Each event as one JSON document a line on standard output; `v` is the version of their shape."""
+    """Each event as one JSON document a line on standard output; `v` is the version of their shape.
+
+    A reader that has left does not stop the run: what it does to the data goes on to its end.
+    """
+
+    def __init__(self) -> None:
+        self._has_reader = True
 
     def take(self, event: Event) -> None:
         """Print the event."""
-        sys.stdout.write(json.dumps(event_record(event), ensure_ascii=False, default=str) + "\n")
-        sys.stdout.flush()
+        if not self._has_reader:
+            return
+        try:
+            sys.stdout.write(json.dumps(event_record(event), ensure_ascii=False, default=str) + "\n")
+            sys.stdout.flush()
+        except OSError:
+            self._has_reader = False
 
 
 def event_record(event: Event) -> dict[str, object]:
@@ -194,4 +206,5 @@ class LiveTable:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    with suppress(OSError):  # nobody reads it, and the run goes on
+        sys.stderr.write(text + "\n")

@@ -30,6 +30,13 @@ _SQLITE_WORDS = {
     "SQLITE_IOERR": "reading or writing the database file failed", "SQLITE_INTERRUPT": "the statement was interrupted",
     "SQLITE_CANTOPEN": "the database file cannot be opened", "SQLITE_TOOBIG": "a value is too large",
 }  # fmt: skip
+_FIXES = {
+    "42501": "grant the right to this user, or take another user", "53100": "free some space on the server",
+    "25006": "name a server that takes writes", "42P01": "dfrun migrate apply", "SQLITE_FULL": "free some space",
+    "SQLITE_READONLY": "may you write the file and its folder?", "SQLITE_CORRUPT": "restore it from a backup",
+    "SQLITE_IOERR": "look at the disk and at the rights of the folder",
+    "SQLITE_CANTOPEN": "is the folder there, and may you write in it?",
+}  # fmt: skip
 _CONSTRAINTS = {"23505": "unique", "23503": "fk", "23514": "check", "23502": "null", "23001": "fk"}
 
 
@@ -60,7 +67,9 @@ def step_error(error: BaseException, models: Mapping[str, ModelShape]) -> StepEr
         return StepError(Problem("DF583", what, None, f"SQLSTATE {state}", ""), "constraint", state)
     what = _WORDS.get(state, "the database refused the statement")
     return StepError(
-        Problem("DF585", what, None, f"SQLSTATE {state}" if state else type(driver).__name__), "error", state
+        Problem("DF585", what, None, f"SQLSTATE {state}" if state else type(driver).__name__, _FIXES.get(state, "")),
+        "error",
+        state,
     )
 
 
@@ -88,7 +97,7 @@ def _of_sqlite(name: str, message: str, models: Mapping[str, ModelShape]) -> Ste
     is_too_large = name == "SQLITE_MISMATCH" or "overflow" in message or message.startswith("cannot store")
     if is_too_large or "user-defined function raised" in message:
         return StepError(Problem("DF583", "a value is out of range for its column"), "constraint", name)
-    return StepError(Problem("DF585", what, None, name), "error", name)
+    return StepError(Problem("DF585", what, None, name, _FIXES.get(base, "")), "error", name)
 
 
 def _constraint(
@@ -166,7 +175,9 @@ def unreachable(error: BaseException, url: str) -> Problem:
         cause, fix = "the host's name is unknown", "correct the host"
     elif not cause and isinstance(driver, FileNotFoundError):
         cause, fix = "there is no server's socket at this path", "start the server, or correct the host"
-    cause = cause or _WORDS.get(state) or _SQLITE_WORDS.get("_".join(state.split("_")[:2]), "")
+    base = "_".join(state.split("_")[:2])
+    cause = cause or _WORDS.get(state) or _SQLITE_WORDS.get(base, "")
+    fix = fix or _FIXES.get(state) or _FIXES.get(base, "")
     return Problem("DF422", f"the database {url} cannot be reached", None, cause or type(driver).__name__, fix)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ from runner.nodes.textfile import (
     read_path,
     read_switch,
     read_word,
+    shown,
+    undecodable,
 )  # fmt: skip
 from runner.rows import Stream
 from schemas.nodes import Port
@@ -119,19 +122,19 @@ def parse(path: Path, tally: Tally, reading: Reading) -> Iterator[tuple[int, tup
             header = next(reader, None)
             if header is None:
                 raise StepError(
-                    Problem("DF532", f"the file {str(path)!r} is empty", None, "a first line names the columns")
+                    Problem("DF532", f"the file {shown(path)!r} is empty", None, "a first line names the columns")
                 )
             plan, stand_ins = _plan(header, reading)
             yield from _rows(reader, len(header), plan, stand_ins, tally, reading.delimiter)
-        except UnicodeDecodeError as error:
-            what = f"after line {reader.line_num}: a byte that is not {error.encoding}"
-            fix = "name the file's encoding, such as encoding: latin-1"
-            raise StepError(Problem("DF533", what, None, "", fix)) from None
+        except UnicodeDecodeError:
+            raise StepError(undecodable(path, reading.encoding)) from None
         except csv.Error as error:
-            what = "a quote is not closed" if "end of data" in str(error) else str(error)
-            raise StepError(
-                Problem("DF531", f"line {reader.line_num}: {what}", None, "", "quote: names another mark")
-            ) from None
+            what, fix = "a quote is not closed", "quote: names another mark"
+            if "field limit" in str(error):
+                what, fix = f"a cell longer than {LARGEST_CELL >> 20} MiB", "is a quote left open before it?"
+            elif "end of data" not in str(error):
+                what = str(error)
+            raise StepError(Problem("DF531", f"line {reader.line_num}: {what}", None, "", fix)) from None
 
 
 def _plan(header: list[str], reading: Reading) -> tuple[list[tuple[str, int, Reader]], dict[int, object]]:
@@ -151,6 +154,8 @@ def _plan(header: list[str], reading: Reading) -> tuple[list[tuple[str, int, Rea
         hint = did_you_mean(there, unused) if unused else ""
         if hint.startswith("did you mean "):
             hint = f"rename: {{{hint.removeprefix('did you mean ')[:-1]}: {missing[0]}}}"
+        if len(names) == 1 and (other := next((mark for mark in ";\t|," if mark in names[0]), "")):
+            hint = f"delimiter: {json.dumps(other)}"
         what = f"the file has no column {there!r}" + (f", nor {len(missing) - 1} more" if len(missing) > 1 else "")
         fix = hint or "rename: {…} or fields: […]; missing_columns: null takes null for it"
         raise StepError(Problem("DF532", what, None, f"its header names {', '.join(names[:20])}", fix))

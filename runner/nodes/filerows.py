@@ -6,10 +6,12 @@ Every pass opens the file anew. A file that changed between two passes would giv
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from runner.errors import Problem, StepError
+from runner.nodes.textfile import shown
 from runner.rows import ROWS_PER_BATCH, Batch, SpooledRows
 from schemas.types import ValueType
 
@@ -87,7 +89,9 @@ class FileRows:
         finally:
             close = getattr(rows, "close", None)
             if close is not None:
-                close()
+                # while its thread still reads, a cancelled pass cannot be closed; it is when the thread lets go of it
+                with suppress(ValueError):
+                    close()
         self._first = self._first or tally
 
     def rest(self) -> Mapping[str, object]:
@@ -106,7 +110,7 @@ class FileRows:
             return  # opening it says what is wrong
         identity = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
         if self._identity is not None and identity != self._identity:
-            raise StepError(Problem("DF534", f"the file {str(self._path)!r} changed while it was read"))
+            raise StepError(Problem("DF534", f"the file {shown(self._path)!r} changed while it was read"))
         self._identity = identity
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
-from runner.errors import Problem, StepError
+from runner.errors import StepError
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.filerows import FileRows, Tally, output_type
 from runner.nodes.textfile import (
@@ -26,6 +26,7 @@ from runner.nodes.textfile import (
     read_max_rejects,
     read_path,
     read_word,
+    undecodable,
 )  # fmt: skip
 from runner.rows import Stream
 from schemas.nodes import Port
@@ -85,9 +86,8 @@ def parse(path: Path, tally: Tally, layout: Layout) -> Iterator[tuple[int, tuple
                 except ValueProblem as problem:
                     where = f"{problem.path[0]}: " if problem.path else ""
                     tally.reject(number, f"{where}{problem.what}", text.rstrip("\r\n"))
-        except UnicodeDecodeError as error:
-            what = f"after line {number}: a byte that is not {error.encoding}"
-            raise StepError(Problem("DF533", what, None, "JSON is UTF-8")) from None
+        except UnicodeDecodeError:
+            raise StepError(replace(undecodable(path, "utf-8"), why="JSON is UTF-8", fix="")) from None
 
 
 def _row(text: str, layout: Layout) -> tuple[object, ...]:

@@ -26,6 +26,7 @@ from runner.nodes.textfile import (
     read_max_rejects,
     read_path,
     read_word,
+    shown,
 )  # fmt: skip
 from runner.rows import ROWS_PER_BATCH, Stream
 from schemas.nodes import Port
@@ -66,7 +67,7 @@ class ParquetRead:
         wants(self)
         path = context.project / str(parsed.path)
         if not path.is_file():
-            raise StepError(Problem("DF530", f"there is no file {str(path)!r}"), "not_found")
+            raise StepError(Problem("DF530", f"there is no file {shown(path)!r}"), "not_found")
         rows = FileRows(
             path, tuple(parsed.layout.types), lambda file, tally: parse(file, tally, parsed.layout),
             collects=parsed.collects, most_rejects=parsed.max_rejects,
@@ -95,7 +96,7 @@ def parse(path: Path, tally: Tally, layout: Layout) -> Iterator[tuple[int, tuple
                         text = json.dumps(told, ensure_ascii=False, default=json_value)
                         tally.reject(number, f"{problem.path[0]}: {problem.what}", text)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise StepError(Problem("DF532", f"the file {str(path)!r} is no Parquet file that can be read")) from None
+        raise StepError(Problem("DF532", f"the file {shown(path)!r} is no Parquet file that can be read")) from None
 
 
 def _reader(name: str, kind: ValueType, layout: Layout, there: list[str]) -> Callable[[tuple[object, ...]], object]:

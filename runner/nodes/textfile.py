@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import codecs
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -48,13 +49,40 @@ MAX_REJECTS = Port("max_rejects", ValueType("integer"), help="more rejects than 
 def open_text(path: Path, encoding: str) -> IO[str]:
     """The file, open for reading with its line ends as they are. Raises `StepError` DF530 (class not_found)."""
     try:
+        _refuse_device(path, "DF530")
         return path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="")
     except FileNotFoundError:
-        raise StepError(Problem("DF530", f"there is no file {str(path)!r}"), "not_found") from None
-    except IsADirectoryError:
-        raise StepError(Problem("DF530", f"{str(path)!r} is a folder")) from None
+        what, why = f"there is no file {shown(path)!r}", "relative paths start at the pipeline's folder"
+        raise StepError(Problem("DF530", what, None, why, "correct path"), "not_found") from None
     except PermissionError:
-        raise StepError(Problem("DF530", f"the file {str(path)!r} may not be read")) from None
+        what = f"the file {shown(path)!r} may not be read"
+        raise StepError(Problem("DF530", what, None, "", "give this user the right to read it")) from None
+
+
+def shown(path: Path) -> str:
+    """The path as messages show it: relative to where the user stands, if it lies below."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def _refuse_device(path: Path, code: str) -> None:
+    """A folder is no file, a pipe would be waited for without an end, and a device would be replaced by a file."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        noun = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise StepError(Problem(code, f"{shown(path)!r} is {noun}", None, "", "name a file"))
+
+
+def undecodable(path: Path, encoding: str) -> Problem:
+    """DF533: the line of the first byte that is not in the encoding, and what the file may be in."""
+    number, start, decoder = 0, b"", codecs.getincrementaldecoder(encoding)()
+    with path.open("rb") as file, suppress(UnicodeDecodeError):
+        for line in file:
+            number, start = number + 1, start or line[:2]
+            decoder.decode(line)
+    guess = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "latin-1"
+    fix = f"name the file's encoding, such as encoding: {guess}"
+    return Problem("DF533", f"line {number}: a byte that is not {encoding}", None, "guessing would garble names", fix)
 
 
 @contextmanager
@@ -64,10 +92,12 @@ def whole_file(path: Path, encoding: str | None) -> Iterator[IO[Any]]:
     encoding: of a text file; None for bytes.
     """
     try:
+        if path.exists():
+            _refuse_device(path, "DF535")
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     except OSError as error:
-        what = f"the file {str(path)!r} cannot be written: {error.strerror}"
+        what = f"the file {shown(path)!r} cannot be written: {error.strerror}"
         raise StepError(Problem("DF535", what)) from None
     try:
         with (
@@ -87,7 +117,7 @@ def whole_file(path: Path, encoding: str | None) -> Iterator[IO[Any]]:
             Problem("DF536", f"a character is not in {error.encoding}", None, "", "encoding: utf-8")
         ) from None
     except OSError as error:
-        raise StepError(Problem("DF535", f"the file {str(path)!r} cannot be written: {error.strerror}")) from None
+        raise StepError(Problem("DF535", f"the file {shown(path)!r} cannot be written: {error.strerror}")) from None
     finally:
         Path(name).unlink(missing_ok=True)
 
