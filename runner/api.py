@@ -5,26 +5,35 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.catalog import Catalog, build_catalog
-from runner.declarations import kind_of, load_models, load_pipeline, load_settings
+from runner.declarations import kind_of, load_migration, load_models, load_pipeline, load_settings
 from runner.errors import DefinitionError, Problem
 from runner.graph import Graph, Parts, build_graph
 from runner.source import Document, parse_document, read_document
 from runner.tenants import actor_of, check_tenant, choose_tenant, refuse_without
 from schemas.pipeline import Pipeline
-from schemas.settings import Settings
+from schemas.settings import Settings, Webhook
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
     from runner.dialects.session import Store
     from runner.events import Event
+    from runner.filters import Database
+    from runner.migrate.migrator import Migrator
+    from runner.migrate.plan import PlanFile
+    from runner.migrate.written import Written
     from runner.run import Executor, RunResult
+    from schemas.shapes import ModelShape
 
 STANDARD_INPUT = Path("-")
 
@@ -101,6 +110,8 @@ def _check_file(path: Path, *, in_folder: bool) -> Checked:
         models = load_models(document)
         build_catalog([(document, models)])
         return Checked(path, kind, len(models.models))
+    if kind == "migration":
+        return Checked(path, kind, len(load_migration(document).steps))
     if kind == "pipeline":
         graph = _load(path, document).graph
         return Checked(path, kind, len(graph.steps), graph.warnings)
@@ -271,23 +282,116 @@ async def run_file(
     target = choose_database(options.database, loaded.settings, options.environment, loaded.project)
     if not plan.uses_database:
         return await go(None)
-    async with open_store(target, loaded.graph.models, loaded.settings.parallel) as store:
+    sources, written = _sources(loaded.catalog, loaded.project), written_files(loaded.project)
+    async with open_store(target, loaded.graph.models, loaded.settings.parallel, sources, written) as store:
         return await go(store)
 
 
-def create_missing_tables(path: Path, database: str | None, environment: str | None) -> tuple[str, ...]:
-    """Create the tables that are missing for the models of a pipeline or of a file of models; gives their models."""
-    import asyncio
+@asynccontextmanager
+async def migrating(
+    path: Path, database: str | None, environment: str | None, on_step: Callable[[str], None] = lambda line: None
+) -> AsyncIterator[Migrator]:
+    """A migrator for the models of a pipeline, of a file of models, or of a folder.
 
-    from runner.database import Target, choose_database, open_store, table_state
+    Raises `DefinitionError`, `UnreachableError`.
+    """
+    from sqlalchemy.pool import NullPool
 
-    settings, project = settings_of(path.resolve() if path.is_dir() else path.resolve().parent)
+    from runner.database import choose_database, reached
+    from runner.dialects.session import open_engine
+    from runner.migrate.apply import Limits
+    from runner.migrate.migrator import Migrator
+    from runner.migrate.wanted import wanted_of
+
+    settings, project = settings_of(_folder(path))
     catalog = load_catalog(path)
-    chosen = choose_database(database, settings, environment, project)
+    own = settings.migrations
+    if own.database is not None and database is None:
+        settings = settings.model_copy(update={"database": own.database})
+    target = choose_database(database, settings, environment, project)
+    wanted = wanted_of(catalog.models, target.database, _sources(catalog, project))
+    engine = open_engine(target.url, poolclass=NullPool)
+    try:
+        async with reached(target):
+            limits = Limits(tries=own.lock_tries, total_seconds=own.timeout.total_seconds())
+            yield Migrator(
+                engine, wanted, written_files(project), limits, on_step,
+                slow_threshold_ms=round(own.slow_threshold.total_seconds() * 1000),
+                max_backup_rows=own.max_backup_rows, webhook=_webhook(own.webhook),
+                settle=partial(_track, catalog.models, target.database),
+            )  # fmt: skip
+    finally:
+        await engine.dispose()
 
-    async def work() -> tuple[str, ...]:
-        missing = (await table_state(chosen, catalog.models)).missing
-        async with open_store(Target(chosen.url, chosen.source, True), catalog.models, 1):
-            return missing
 
-    return asyncio.run(work())
+async def _track(models: Mapping[str, ModelShape], database: Database, connection: AsyncConnection) -> None:
+    """Make the triggers of models with `audit_log` that are missing or old."""
+    from runner.audit.triggers import track, untracked_models
+    from runner.tables import build_tables
+
+    tables = build_tables(models, database)
+    await track(connection, models, tables, await untracked_models(connection, models, tables))
+
+
+def small_table_rows(path: Path) -> int:
+    """What `dfrun.yaml` says about small tables."""
+    return settings_of(_folder(path))[0].migrations.small_table_rows
+
+
+def written_files(project: Path) -> list[Written]:
+    """The hand-written migrations of a project, in the order of their files' names."""
+    files = sorted((project / "migrations").glob("*.yaml"))
+    if not files:
+        return []
+    from runner.migrate.written import written_of
+
+    documents = [_read(file) for file in files]
+    return [written_of(load_migration(d), d.text) for d in documents if kind_of(d) == "migration"]
+
+
+def lint_migrations(folder: Path) -> list[Problem]:
+    """A problem (DF626) for each statement of `migrations/*.yaml` that holds locks for long or loses something."""
+    from runner.migrate.lint import lint
+
+    _, project = settings_of(_folder(folder))
+    found: list[Problem] = []
+    for file in sorted((project / "migrations").glob("*.yaml")):
+        document = _read(file)
+        if kind_of(document) == "migration":
+            found += lint(load_migration(document), document)
+    return found
+
+
+def _webhook(webhook: Webhook | None) -> str | None:
+    """The address that is told. Raises `DefinitionError` DF627 unless its host is allowed."""
+    if webhook is None:
+        return None
+    from urllib.parse import urlsplit
+
+    url = webhook.url if isinstance(webhook.url, str) else os.environ.get(webhook.url.env, "")
+    parts = urlsplit(url)
+    is_local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if parts.hostname not in webhook.hosts or not (parts.scheme == "https" or (parts.scheme == "http" and is_local)):
+        why = "only an https address of a host under hosts: is told"
+        fix = f"hosts: [{parts.hostname or 'hooks.example.org'}]"
+        raise DefinitionError(Problem("DF627", "migrations.webhook: this address may not be told", None, why, fix))
+    return url
+
+
+def _folder(path: Path) -> Path:
+    return path.resolve() if path.is_dir() else path.resolve().parent
+
+
+def _sources(catalog: Catalog, project: Path) -> dict[str, str]:
+    """The file of each model, by its path in the project."""
+    files = {model: place.file for (model, _), place in catalog.places.items()}
+    return {model: os.path.relpath(file, project) for model, file in files.items()}
+
+
+def read_plan_file(path: Path) -> PlanFile | None:
+    """The migration plan of a file; None where the path is something else. Raises `DefinitionError` DF612."""
+    if not path.is_file() or b"dfrun_plan:" not in path.read_bytes()[:200]:
+        return None
+    from runner.migrate.plan import read_plan
+
+    return read_plan(_read(path))

@@ -15,6 +15,7 @@ from schemas.models import FieldDeclaration, Model, Models
 from schemas.paths import JSON_KINDS
 from schemas.shapes import NO_DEFAULT, FieldShape, IndexShape, ModelShape
 from schemas.types import ValueProblem, ValueType, parse_value
+from schemas.values import EnumValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,8 @@ def _shape(name: str, model: Model, document: Document, problems: list[Problem])
             place = document.place((*at, "fields", column), key=True)
             problems.append(Problem("DF203", f"{column!r} and {lower[column.lower()]!r} differ by case only", place))
     indexes = _indexes(name, model, fields, document, problems)
-    return ModelShape(name, table_name(name), fields, keys, indexes, frozenset(f.name for f in features))
+    return ModelShape(name, table_name(name), fields, keys, indexes, frozenset(f.name for f in features),
+                      tuple(map(table_name, model.renamed_from)), model.removed, model.on_drop)  # fmt: skip
 
 
 def _features(model: Model) -> list[Feature]:
@@ -130,7 +132,8 @@ def _field(
             problems.append(Problem("DF206", f"{name!r} cannot become null", place, "", "declare it nullable"))
     return FieldShape(
         name, kind, primary_key=is_key, unique=declared.unique, default=default, references=references,
-        on_delete=declared.on_delete, check=declared.check, sensitive=declared.pii,
+        on_delete=declared.on_delete, check=declared.check, sensitive=declared.pii, renamed_from=declared.renamed_from,
+        renamed_values={v.value: v.renamed_from for v in declared.values or () if isinstance(v, EnumValue)},
     )  # fmt: skip
 
 
@@ -148,7 +151,7 @@ def _indexes(
                 )
         down = frozenset(f[1:] for f in index.fields if f.startswith("-"))
         label = index.name or f"{'uq' if index.unique else 'ix'}_{table}_{'_'.join(names)}"[:63]
-        found.append(IndexShape(label, names, down, index.unique))
+        found.append(IndexShape(label, names, down, index.unique, renamed_from=index.renamed_from))
     found += [IndexShape(f"ix_{table}_{n}"[:63], (n,)) for n, declared in model.fields.items() if declared.index]
     return tuple(found)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner import __version__
+from runner.cli_migrate import migrate
+from runner.options import FILE, database_options
 
 if TYPE_CHECKING:
     from runner.errors import DfrunError
@@ -98,7 +100,7 @@ def _tell(error: DfrunError) -> None:
     from runner import report
 
     with suppress(OSError):  # the status says it, too
-        click.echo(report.problems_text(error.problems, _lines_of), err=True)
+        click.echo(report.problems_text(error.problems, report.lines_of), err=True)
 
 
 def _bug(error: BaseException) -> int:
@@ -112,26 +114,11 @@ def _bug(error: BaseException) -> int:
     return 70
 
 
-def _lines_of(name: str) -> list[str]:
-    try:
-        return Path(name).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return []
-
-
-_FILE = click.Path(path_type=Path)
-
-
-def _database_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    command = click.option("-e", "--env", "environment", metavar="ENV", help="an environment of dfrun.yaml")(command)
-    return click.option("--database", metavar="URL", help="postgresql://… or sqlite:///…")(command)
-
-
 @group.command()
-@click.argument("file", type=_FILE)
+@click.argument("file", type=FILE)
 @click.option("-p", "--param", "parameters", multiple=True, metavar="NAME=VALUE", help="set a parameter")
-@click.option("--params", "parameters_file", type=_FILE, metavar="FILE", help="parameters from a YAML or JSON file")
-@_database_options
+@click.option("--params", "parameters_file", type=FILE, metavar="FILE", help="parameters from a YAML or JSON file")
+@database_options
 @click.option("--only", multiple=True, metavar="STEP", help="this step and what it needs")
 @click.option("--tenant", metavar="NAME", help="whose rows it reads and writes")
 @click.option("--run-id", metavar="ID", help="the run's name; one is made without it")
@@ -170,7 +157,7 @@ def run(
     if output == "text":
         click.echo(report.run_text(result))
         if result.problems:
-            click.echo(report.problems_text(result.problems, _lines_of), err=True)
+            click.echo(report.problems_text(result.problems, report.lines_of), err=True)
     else:
         click.echo(report.run_json(result, one_line=output == "jsonl"))
     if result.bug is not None:
@@ -181,7 +168,7 @@ def run(
 
 
 @group.command()
-@click.argument("paths", nargs=-1, required=True, type=_FILE)
+@click.argument("paths", nargs=-1, required=True, type=FILE)
 @click.option(
     "-o", "--output", type=click.Choice(["text", "json", "github", "sarif"]), default="text", show_default=True
 )
@@ -198,7 +185,7 @@ def validate(paths: tuple[Path, ...], output: str) -> None:
                 if output == "text" and file.kind == "other":
                     click.echo(f"{api.shown(file.path)}: passed over, it is neither models nor a pipeline")
                 elif output == "text":
-                    noun = {"models": "model", "pipeline": "step"}.get(file.kind, "setting")
+                    noun = {"models": "model", "pipeline": "step", "migration": "step"}.get(file.kind, "setting")
                     size = f"{file.size} {noun}{'' if file.size == 1 else 's'}"
                     found = f"{len(file.warnings)} warning{'' if len(file.warnings) == 1 else 's'}"
                     click.echo(f"{api.shown(file.path)}: {size}, {found if file.warnings else 'no problems'}")
@@ -212,27 +199,11 @@ def validate(paths: tuple[Path, ...], output: str) -> None:
     elif problems and output == "github":
         click.echo(report.problems_github(problems))
     elif problems:
-        click.echo(report.problems_text(problems, _lines_of), err=True)
+        click.echo(report.problems_text(problems, report.lines_of), err=True)
     sys.exit(2 if any(problem.severity == "error" for problem in problems) else 0)
 
 
-@group.group()
-def migrate() -> None:
-    """The tables of the models in a live database."""
-
-
-@migrate.command()
-@click.argument("path", type=_FILE, default=Path())
-@_database_options
-def apply(path: Path, database: str | None, environment: str | None) -> None:
-    """Create the tables that are missing, for a pipeline, a file of models, or the models.yaml of this folder."""
-    from runner import api
-
-    created = api.create_missing_tables(path, database, environment)
-    for model in created:
-        click.echo(f"created the table of {model}")
-    if not created:
-        click.echo("nothing to do: every model has its table")
+group.add_command(migrate)
 
 
 @group.group()
@@ -241,9 +212,9 @@ def audit() -> None:
 
 
 @audit.command()
-@click.argument("path", type=_FILE, default=Path())
+@click.argument("path", type=FILE, default=Path())
 @click.option("--head", metavar="NUMBER:HASH", help="what a run printed: the chain must still reach as far")
-@_database_options
+@database_options
 def verify(path: Path, head: str | None, database: str | None, environment: str | None) -> None:
     """Look for changed, removed, inserted or moved entries; 1 when the trail is not whole."""
     import asyncio
@@ -259,10 +230,10 @@ def verify(path: Path, head: str | None, database: str | None, environment: str 
 @click.argument("model")
 @click.argument("key")
 @click.option(
-    "--models", "path", type=_FILE, default=Path(), metavar="PATH", help="a file of models, or a folder in a project"
+    "--models", "path", type=FILE, default=Path(), metavar="PATH", help="a file of models, or a folder in a project"
 )
 @click.option("--tenant", metavar="NAME", help="whose row it is")
-@_database_options
+@database_options
 def blame(model: str, key: str, path: Path, tenant: str | None, database: str | None, environment: str | None) -> None:
     """The life of one row: every change, by whom, when, in which run and step."""
     import asyncio
@@ -294,7 +265,7 @@ def explain(code: str) -> None:
 @group.command()
 @click.argument("name", required=False)
 @click.option(
-    "--models", "path", type=_FILE, default=Path(), metavar="PATH", help="a file of models, or a folder in a project"
+    "--models", "path", type=FILE, default=Path(), metavar="PATH", help="a file of models, or a folder in a project"
 )
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def nodes(name: str | None, path: Path, output: str) -> None:
@@ -314,7 +285,7 @@ def nodes(name: str | None, path: Path, output: str) -> None:
 
 
 @group.command()
-@click.argument("file", type=_FILE)
+@click.argument("file", type=FILE)
 @click.option(
     "-o", "--output", type=click.Choice(["text", "mermaid", "dot", "json"]), default="text", show_default=True
 )
@@ -330,7 +301,7 @@ def graph(file: Path, output: str) -> None:
 @group.command()
 @click.argument("what", type=click.Choice(["models", "pipeline"]), default="pipeline")
 @click.option(
-    "--models", "path", type=_FILE, default=Path(), metavar="PATH", help="a file of models, or a folder in a project"
+    "--models", "path", type=FILE, default=Path(), metavar="PATH", help="a file of models, or a folder in a project"
 )
 def schema(what: str, path: Path) -> None:
     """JSON Schema for editors, with the project's own models in it."""
@@ -343,7 +314,7 @@ def schema(what: str, path: Path) -> None:
 
 
 @group.command()
-@click.argument("folder", type=_FILE, default=Path())
+@click.argument("folder", type=FILE, default=Path())
 def init(folder: Path) -> None:
     """Write a starter project: models, a pipeline, and a file that it loads."""
     from runner import api
@@ -355,8 +326,8 @@ def init(folder: Path) -> None:
 
 
 @group.command()
-@click.argument("folder", type=_FILE, default=Path())
-@_database_options
+@click.argument("folder", type=FILE, default=Path())
+@database_options
 def doctor(folder: Path, database: str | None, environment: str | None) -> None:
     """Look at the surroundings: versions, project, database, tables. Changes nothing."""
     import asyncio

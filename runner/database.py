@@ -14,10 +14,13 @@ from schemas.settings import DatabaseFromEnvironment, Settings
 from schemas.shapes import ModelShape
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from runner.dialects.session import Store
-    from runner.livetables import TableState
+    from runner.filters import Database
+    from runner.migrate.migrator import Migrator
+    from runner.migrate.plan import MigrationPlan
+    from runner.migrate.written import Written
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,13 @@ class Target:
         from sqlalchemy import make_url
 
         return make_url(self.url).render_as_string(hide_password=True).replace("%2F", "/")
+
+    @property
+    def database(self) -> Database:
+        """Which of the two databases it is."""
+        from sqlalchemy import make_url
+
+        return "sqlite" if make_url(self.url).get_backend_name() == "sqlite" else "postgresql"
 
     @property
     def is_missing_file(self) -> bool:
@@ -106,43 +116,46 @@ def _absolute(url: str, source: str, project: Path) -> str:
 
 
 @asynccontextmanager
-async def open_store(target: Target, models: Mapping[str, ModelShape], parallel: int) -> AsyncIterator[Store]:
-    """The database with all its tables in place.
+async def open_store(
+    target: Target,
+    models: Mapping[str, ModelShape],
+    parallel: int,
+    sources: Mapping[str, str] | None = None,
+    written: Sequence[Written] = (),
+) -> AsyncIterator[Store]:
+    """The database with all its tables as the models say.
 
-    Raises `UnreachableError` DF422 when it cannot be reached, `TablesError` DF602 when tables are missing and may not
-    be created here, DF603 when a live table is not as declared.
+    sources: the file of each model, by its path in the project. written: the project's hand-written migrations.
+    Raises `UnreachableError` DF422 when it cannot be reached, `TablesError` DF602 when tables are missing and DF603
+    when they differ, unless all that is pending is harmless and may be done here.
     """
-    from sqlalchemy import make_url
-
     from runner.audit.triggers import track, untracked_models
     from runner.dialects.session import Store, open_engine
-    from runner.livetables import compare_tables, create_tables
+    from runner.migrate.gate import Gate
     from runner.tables import build_tables
 
     if target.is_missing_file and models and not target.creates_tables and target.file.parent.is_dir():
-        raise _tables_missing(list(models))  # opening it would leave an empty file behind
-    name = make_url(target.url).get_backend_name()
-    tables = build_tables(models, "sqlite" if name == "sqlite" else "postgresql")
+        raise TablesError(_tables_missing(list(models)))  # opening it would leave an empty file behind
+    database = target.database
+    tables = build_tables(models, database)
     engine = open_engine(target.url, pool_size=parallel + 2, max_overflow=0)
-    store = Store(engine, tables)
     try:
-        async with _reached(target):
+        async with reached(target):
+            migrator = _migrator(engine, models, database, sources, written)
+            plan = await migrator.plan()
+            if (plan.steps or plan.blocked) and not (
+                target.creates_tables and plan.level == "LOW" and not plan.blocked
+            ):
+                raise TablesError(_pending(plan, models))
+            if plan.steps:
+                await migrator.apply(Gate("LOW"))
+            store = Store(engine, tables)
             async with engine.connect() as connection:
-                state = await compare_tables(connection, tables)
                 untracked = await untracked_models(connection, models, tables)
                 await connection.rollback()
-            if state.missing and not state.differing and target.creates_tables:
-                async with store.session() as session:
-                    # another process may have been faster: look again inside the transaction
-                    state = await compare_tables(session.connection, tables)
-                    await create_tables(session.connection, tables, state.missing)
-            if untracked and not state.differing and target.creates_tables:
+            if untracked and target.creates_tables:
                 async with store.session() as session:
                     await track(session.connection, models, tables, untracked)
-        if state.differing:
-            raise TablesError(state.differing)
-        if state.missing and not target.creates_tables:
-            raise _tables_missing(state.missing)
         if untracked and not target.creates_tables:
             what = f"no trail is kept of the changes of {', '.join(untracked)}"
             why = "audit_log records by triggers, which are made when you say so"
@@ -150,6 +163,37 @@ async def open_store(target: Target, models: Mapping[str, ModelShape], parallel:
         yield store
     finally:
         await engine.dispose()
+
+
+def _migrator(
+    engine: AsyncEngine,
+    models: Mapping[str, ModelShape],
+    database: Database,
+    sources: Mapping[str, str] | None,
+    written: Sequence[Written] = (),
+) -> Migrator:
+    from runner.migrate.migrator import Migrator
+    from runner.migrate.wanted import wanted_of
+
+    return Migrator(engine, wanted_of(models, database, sources), written, keeps_tables=True)
+
+
+def _pending(plan: MigrationPlan, models: Mapping[str, ModelShape]) -> list[Problem]:
+    """What a run waits for: DF602 for all missing tables, DF603 for each other change, and what blocks the plan."""
+    named = {model.table: name for name, model in models.items()}
+    missing = [
+        named.get(change.partition(":")[2], change) for change in plan.changes if change.startswith("create_table:")
+    ]
+    others = [(change, level) for change, level in plan.changes.items() if not change.startswith("create_table:")]
+    problems = list(plan.blocked)
+    if missing:
+        problems.append(_tables_missing(missing))
+    for change, level in others:
+        op, _, subject = change.partition(":")
+        what = f"{subject} is not as its model says: {op} is pending, {level}"
+        why = next(part.says for step in plan.steps for part in step.parts if part.change == change)
+        problems.append(Problem("DF603", what, None, why, "dfrun migrate plan shows it, dfrun migrate apply does it"))
+    return problems
 
 
 @asynccontextmanager
@@ -161,38 +205,34 @@ async def open_connection(target: Target) -> AsyncIterator[AsyncConnection]:
         raise UnreachableError(Problem("DF422", f"the database {target.shown} cannot be reached", None, "no such file"))
     engine = open_engine(target.url)
     try:
-        async with _reached(target), engine.connect() as connection:
+        async with reached(target), engine.connect() as connection:
             yield connection
     finally:
         await engine.dispose()
 
 
-def _tables_missing(names: Sequence[str]) -> TablesError:
+def _tables_missing(names: Sequence[str]) -> Problem:
     fix = "dfrun migrate apply, or migrate: auto in dfrun.yaml"
     why = "on a database of your own, tables are created when you say so"
-    return TablesError(Problem("DF602", f"tables are missing: {', '.join(names)}", None, why, fix))
+    return Problem("DF602", f"tables are missing: {', '.join(names)}", None, why, fix)
 
 
-async def table_state(target: Target, models: Mapping[str, ModelShape]) -> TableState:
-    """How the live tables stand to the models; changes nothing. Raises `UnreachableError` DF422."""
-    from sqlalchemy import make_url
-
+async def pending_plan(
+    target: Target, models: Mapping[str, ModelShape], sources: Mapping[str, str] | None = None
+) -> MigrationPlan:
+    """What would have to be done before a run; changes nothing. Raises `UnreachableError` DF422."""
     from runner.dialects.session import open_engine
-    from runner.livetables import compare_tables
-    from runner.tables import build_tables
 
-    name = make_url(target.url).get_backend_name()
-    tables = build_tables(models, "sqlite" if name == "sqlite" else "postgresql")
     engine = open_engine(target.url)
     try:
-        async with _reached(target), engine.connect() as connection:
-            return await compare_tables(connection, tables)
+        async with reached(target):
+            return await _migrator(engine, models, target.database, sources).plan()
     finally:
         await engine.dispose()
 
 
 @asynccontextmanager
-async def _reached(target: Target) -> AsyncIterator[None]:
+async def reached(target: Target) -> AsyncIterator[None]:
     """Whatever goes wrong inside is told as a database that cannot be reached."""
     from runner.dialects.errors import is_database_error, unreachable
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from runner.errors import DefinitionError, Problem, did_you_mean
 from runner.source import Document, Mapping
+from schemas.migrations import WrittenMigration
 from schemas.models import NOT_BUILT_FEATURES, Models
 from schemas.pipeline import NOT_BUILT, Pipeline
 from schemas.settings import Settings
@@ -54,8 +55,15 @@ def load_settings(document: Document) -> Settings:
     return _load(Settings, document, [])
 
 
+def load_migration(document: Document) -> WrittenMigration:
+    """The hand-written steps of a document. Raises `DefinitionError` with every problem of the file."""
+    return _load(WrittenMigration, document, [])
+
+
 def kind_of(document: Document) -> str:
-    """`models`, `pipeline`, `tests` or `settings`: what a file is shows in its top-level keys."""
+    """`migration`, `models`, `pipeline`, `tests` or `settings`: what a file is shows in its top-level keys."""
+    if "migration" in document.root:
+        return "migration"
     if "steps" in document.root:
         return "pipeline"
     if isinstance(document.root.get("models"), Mapping):

@@ -41,7 +41,7 @@ def _packages() -> Iterator[Finding]:
 
 async def _project(folder: Path, database: str | None, environment: str | None) -> AsyncIterator[Finding]:
     from runner import api
-    from runner.database import choose_database, table_state
+    from runner.database import choose_database, pending_plan
 
     try:
         settings, project = api.settings_of(folder)
@@ -57,15 +57,18 @@ async def _project(folder: Path, database: str | None, environment: str | None) 
         if target.is_missing_file:
             yield Finding("database", f"{text}: not there yet, the first run creates it", None)
             return
-        state = await table_state(target, catalog.models)
+        plan = await pending_plan(target, catalog.models)
     except DfrunError as error:
         problem = error.problems[0]
         yield Finding("database", f"{problem.what}: {problem.why}" if problem.why else problem.what, False)
         return
     yield Finding("database", f"{text}: reached")
-    if state.missing:
-        yield Finding("tables", f"missing: {', '.join(state.missing)}; dfrun migrate apply creates them", None)
-    for problem in state.differing:
-        yield Finding("tables", problem.what, False)
-    if not state.missing and not state.differing:
+    for change, level in plan.changes.items():
+        op, _, subject = change.partition(":")
+        yield Finding("tables", f"{op} {subject} is pending ({level}); dfrun migrate apply does it", None)
+    for blocked in plan.blocked:
+        yield Finding("tables", blocked.what, False)
+    for line in plan.drifted:
+        yield Finding("tables", line, None)
+    if not plan.steps and not plan.blocked and not plan.drifted:
         yield Finding("tables", "as the models say")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
+from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 
 Lines = Callable[[str], list[str]]
 """The lines of a file by the name that messages give it; empty where it cannot be read."""
+
+
+def lines_of(name: str) -> list[str]:
+    """The lines of a file; [] where it cannot be read."""
+    try:
+        return Path(name).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 _WIDEST_LINE = 160

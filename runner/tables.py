@@ -6,14 +6,36 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
 
-from runner.dialects.types import SQLITE_PRECISION, column_type
+from runner.dialects.types import SQLITE_PRECISION, Stored, column_type
 from runner.errors import DefinitionError, Problem
 from runner.features.soft_delete import LIVE
 from runner.filters import Database, condition
 from schemas.filters import parse_filter
 from schemas.shapes import NO_DEFAULT, TENANT, FieldShape, ModelShape
 from schemas.types import ValueType
+
+
+@compiles(sa.schema.CreateColumn, "sqlite")
+def _create_column(element: sa.schema.CreateColumn, compiler: Any, **options: Any) -> str:
+    """A column with a note of what its numbers or texts mean, where SQLite's type does not say it.
+
+    The file keeps the note, so that a change from `date` to `uuid`, or of a decimal's scale, is seen as one.
+    """
+    text: str = compiler.visit_create_column(element, **options)
+    kind = element.element.type
+    note = _note(kind.value_type) if isinstance(kind, Stored) else ""
+    return f"{text} /* {note} */" if note else text
+
+
+def _note(kind: ValueType) -> str:
+    if kind.kind == "decimal":
+        return f"decimal({kind.precision},{kind.scale})"
+    return "json" if kind.kind == "list" else kind.kind if kind.kind in _NOTED else ""
+
+
+_NOTED = ("boolean", "date", "time", "datetime", "uuid", "json")
 
 
 def build_tables(models: Mapping[str, ModelShape], database: Database) -> dict[str, sa.Table]:

@@ -82,6 +82,10 @@ class Model(Declaration):
     """Indexes over one field or more."""
     renamed_from: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     """Earlier names of the model."""
+    removed: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    """Fields that were dropped on purpose, so that nobody asks whether a new field is one of them renamed."""
+    on_drop: Literal["trash", "drop", "forbid"] = "trash"
+    """What a migration does with a field that left the model: rename it into the trash, drop it, or refuse."""
 
 
 ModelName = Annotated[str, StringConstraints(pattern=NAME)]

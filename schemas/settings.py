@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas.base import Declaration, Name, Whole
+from schemas.base import Declaration, Duration, Name, Whole
 
 
 class DatabaseFromEnvironment(Declaration):
@@ -28,6 +29,34 @@ class Environment(Declaration):
     """`auto`: `run` creates missing tables there."""
 
 
+class Webhook(Declaration):
+    """Where the end of a migration is told."""
+
+    url: str | DatabaseFromEnvironment
+    """An https address, or `{env: NAME}`."""
+    hosts: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The hosts that may be told; the address must be one of them."""
+
+
+class Migrations(Declaration):
+    """How `dfrun migrate` behaves."""
+
+    timeout: Duration = timedelta(hours=1)
+    """How long a migration may take, waiting for its lock included."""
+    lock_tries: Annotated[Whole, Field(ge=1, le=1_000)] = 40
+    """How often a step asks for a table's lock before it gives up."""
+    max_backup_rows: Annotated[Whole, Field(ge=0)] = 5_000_000
+    """Above this many rows, values are not copied before they change, and the plan is refused."""
+    small_table_rows: Annotated[Whole, Field(ge=0)] = 0
+    """Up to this many rows, how long a lock is held counts for nothing."""
+    slow_threshold: Duration = timedelta(seconds=10)
+    """Migrations that take longer are counted as slow."""
+    database: DatabaseUrl | None = None
+    """A direct connection for migrations, where the project's own goes through a pooler."""
+    webhook: Webhook | None = None
+    """Who is told when a migration ends."""
+
+
 class Settings(Declaration):
     """A whole `dfrun.yaml`. `parallel` bounds the steps that run at once."""
 
@@ -39,3 +68,5 @@ class Settings(Declaration):
     """Places to run, chosen by `-e NAME`."""
     parallel: Annotated[Whole, Field(ge=1, le=256)] = 8
     """How many steps may run at once."""
+    migrations: Migrations = Migrations()
+    """How `dfrun migrate` behaves."""

@@ -20,7 +20,8 @@ class FieldShape:
     """One column. `managed` fields are written by the program alone; `generated` ones by the database (identity).
 
     `default` is a value of the field's type or NO_DEFAULT; `references` is (model, field); `check` is the raw filter
-    as written (operators on this field), None without one.
+    as written (operators on this field), None without one. `renamed_from` has former names, `renamed_values` the former
+    name of an enum's value.
     """
 
     name: str
@@ -34,6 +35,8 @@ class FieldShape:
     on_delete: str = "restrict"
     check: object = None
     sensitive: bool = False
+    renamed_from: tuple[str, ...] = ()
+    renamed_values: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def required(self) -> bool:
@@ -51,6 +54,7 @@ class IndexShape:
     unique: bool = False
     condition: object = None
     method: str = "btree"
+    renamed_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,9 @@ class ModelShape:
     primary_key: tuple[str, ...]
     indexes: tuple[IndexShape, ...] = ()
     features: frozenset[str] = frozenset()
+    renamed_from: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    on_drop: str = "trash"
 
     @property
     def row(self) -> ValueType:

@@ -30,6 +30,15 @@ def read_value_declaration(raw: object) -> object:
     return raw
 
 
+class EnumValue(Declaration):
+    """A value of an enum that had another name before: `{value: paid, renamed_from: payed}`."""
+
+    value: str
+    """The value."""
+    renamed_from: str
+    """Its former name; rows that hold it are changed by the migration."""
+
+
 class ValueDeclaration(Declaration):
     """A type, its limits, and what stands in when no value is given."""
 
@@ -45,7 +54,7 @@ class ValueDeclaration(Declaration):
     """Digits in all; of `decimal`."""
     scale: Annotated[Whole, Field(ge=0, le=1000)] | None = None
     """Digits after the point; of `decimal`."""
-    values: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    values: Annotated[tuple[str | EnumValue, ...], Field(min_length=1)] | None = None
     """The values, in their order; of `enum`."""
     items: Items | None = None
     """The type of the items, or a mapping of names to types; of `list`."""
@@ -61,11 +70,17 @@ class ValueDeclaration(Declaration):
                 raise ValueError(f"{key} belongs to {' or '.join(types)}, not to {self.type}")
         if self.type == "enum" and not self.values:
             raise ValueError("an enum wants its values, such as values: [pending, paid]")
-        if self.values and len(set(self.values)) < len(self.values):
+        names = self.value_names
+        if len(set(names)) < len(names):
             raise ValueError("a value of the enum stands twice")
         if (self.scale or 0) > (self.precision or DECIMAL_PRECISION):
             raise ValueError("scale is larger than precision")
         return self
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """The values of an enum as rows hold them."""
+        return tuple(v if isinstance(v, str) else v.value for v in self.values or ())
 
     def value_type(self) -> ValueType:
         """The declared type; decimals without precision and scale keep 18 digits, 6 of them after the point."""
@@ -74,7 +89,7 @@ class ValueDeclaration(Declaration):
             precision = self.precision or DECIMAL_PRECISION
             scale = self.scale if self.scale is not None else 0 if self.precision else DECIMAL_SCALE
         items = self.items.value_type() if self.items else None
-        return ValueType(self.type, self.nullable, self.max_length, precision, scale, tuple(self.values or ()), items)
+        return ValueType(self.type, self.nullable, self.max_length, precision, scale, self.value_names, items)
 
 
 class RecordDeclaration(Declaration):

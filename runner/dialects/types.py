@@ -46,8 +46,8 @@ class Stored(TypeDecorator[Any]):
             return dialect.type_descriptor(_SQLITE.get(kind.kind, sa.TEXT)())
         match kind.kind:
             case "string" | "enum":
-                length = kind.max_length or (max(map(len, kind.values)) if kind.values else None)
-                return dialect.type_descriptor(sa.VARCHAR(length, collation="C"))
+                # an enum's check bounds it: a new value is no change of type
+                return dialect.type_descriptor(sa.VARCHAR(kind.max_length, collation="C"))
             case "text":
                 return dialect.type_descriptor(sa.TEXT(collation="C"))
             case "decimal":

@@ -72,7 +72,7 @@ def test_the_same_file_runs_on_postgresql_once_tables_are_there(
     changed = MODELS.replace("max_length: 80", "max_length: 90")
     (shop / "models.yaml").write_text(changed)
     assert dfrun(*words) == 3
-    assert "customer.email is VARCHAR(80)" in capsys.readouterr().err
+    assert "character varying(80) becomes character varying(90)" in capsys.readouterr().err
 
 
 def test_a_failed_step_blocks_its_readers_and_shows_no_value(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:

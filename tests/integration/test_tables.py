@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from runner.catalog import build_catalog
 from runner.declarations import load_models
 from runner.filters import Database, condition
-from runner.livetables import TableState, compare_tables, create_tables
 from runner.orders import order
 from runner.source import parse_document
 from runner.tables import build_tables
@@ -70,22 +69,6 @@ def test_values_come_back_as_they_went_in(engine: AsyncEngine) -> None:
     empty, full = sorted(asyncio.run(work()), key=lambda row: row["sku"] != "empty")
     assert full == FULL
     assert empty == dict.fromkeys(FULL) | {"sku": "empty", "tier": "o'k"}
-
-
-def test_tables_that_were_just_made_are_as_declared(engine: AsyncEngine) -> None:
-    document = parse_document(
-        MODELS.replace("tier:", "more: {type: list, items: string}\n      tier:").encode(), "m.yaml"
-    )
-    tables = build_tables(
-        build_catalog([(document, load_models(document))]).models, cast(Database, engine.dialect.name)
-    )
-
-    async def work() -> TableState:
-        async with engine.begin() as connection:
-            await create_tables(connection, tables, tuple(tables))
-            return await compare_tables(connection, tables)
-
-    assert asyncio.run(work()) == TableState((), ())
 
 
 @pytest.mark.parametrize(
