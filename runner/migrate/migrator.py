@@ -436,7 +436,8 @@ def _foreign(state: State, plan: MigrationPlan) -> frozenset[Key]:
             old = next(iter(step.locks))
             tables[old] = step.tables[0]
     mapped = {(kind, tables.get(table, table), name) for kind, table, name in state.foreign}
-    return state.foreign | mapped
+    # what was made by hand and is reverted now is part of the plan
+    return (state.foreign | mapped) - plan.before.items.keys()
 
 
 async def _writing(live: Live, work: Any) -> None:

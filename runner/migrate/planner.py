@@ -131,6 +131,7 @@ async def _planning(live: Live) -> AsyncIterator[None]:
 
 
 async def _plan(live: Live, goal: Goal, recorded: Recorded, state: State) -> MigrationPlan:
+    state = replace(state, foreign=state.foreign - frozenset(_reverted(state.foreign, goal.allow)))
     have, want = state.managed, _target(goal, state.managed, recorded)
     problems: list[Problem] = []
     renames, unusable = resolve(goal.wanted.hints, have, want, frozenset(recorded.meta.hints))
@@ -146,6 +147,14 @@ async def _plan(live: Live, goal: Goal, recorded: Recorded, state: State) -> Mig
     if have.items == want.items and not (renames or pending or goal.undos or has_values):
         return plain
     return await _Work(live, goal, recorded, state, want, renames, pending, plain).plan()
+
+
+def _reverted(foreign: Iterable[Key], allow: frozenset[str]) -> Iterable[Key]:
+    """What was made by hand and may go, because the user says so by name."""
+    words = {"column": ["column"], "index": ["index"], "constraint": ["check", "foreign_key", "unique"]}
+    for kind, table, name in foreign:
+        if any(f"drop_{word}:{table}.{name}" in allow for word in words.get(kind, ())):
+            yield kind, table, name
 
 
 def _edited(goal: Goal, recorded: Recorded) -> list[Problem]:
@@ -279,14 +288,7 @@ class _Work:
     def _managed(self, full: Snapshot) -> Snapshot:
         new = {r.old: r.new for r in self.renames if r.op.endswith("_table")}
         foreign = {(kind, new.get(table, table), name) for kind, table, name in self.state.foreign}
-        return full.visible.without(foreign - set(self._reverted(foreign)))
-
-    def _reverted(self, foreign: Iterable[Key]) -> Iterable[Key]:
-        """What was made by hand and may go, because the user says so by name."""
-        for kind, table, name in foreign:
-            words = {"column": ["column"], "index": ["index"], "constraint": ["check", "foreign_key", "unique"]}
-            if any(f"drop_{word}:{table}.{name}" in self.goal.allow for word in words.get(kind, ())):
-                yield kind, table, name
+        return full.visible.without(foreign)
 
     def _situation(self, full: Snapshot, have: Snapshot) -> Situation:
         names = names_of(self.renames)
@@ -303,7 +305,7 @@ class _Work:
     async def _recipes(self, place: Live) -> None:
         full = await self._read(place)
         situation = self._renamed_situation(full)
-        changes = [*compare(situation.have, self.want), *self._values(situation.have)]
+        changes = [*compare(self._broken(situation.have), self.want), *self._values(situation.have)]
         if not self.goal.is_rollback:
             removed = self.goal.wanted.removed.union(*(w.removed for w in self.goal.written))
             self.problems += ambiguous(changes, removed, self.goal.allow, self.goal.wanted.models)
@@ -317,6 +319,11 @@ class _Work:
         self.steps = grouped([*self.steps, *own]) if self.live.database == "postgresql" else [
             replace(step, group="group-1") for step in [*self.steps, *own]
         ]  # fmt: skip
+
+    def _broken(self, have: Snapshot) -> Snapshot:
+        """The state of the copy, with indexes as invalid as they are in the database itself."""
+        invalid = {k: f for k, f in self.state.full.items.items() if k[0] == "index" and f.get("valid") == "no"}
+        return have.merged(Snapshot({k: {**have.items[k], "valid": "no"} for k in invalid if k in have.items}))
 
     def _values(self, have: Snapshot) -> list[Change]:
         """Renamed values of enums whose rule still has the old one."""

@@ -30,8 +30,9 @@ class Snapshot:
 
     @cached_property
     def fingerprint(self) -> str:
-        """`sha256:` of all items; equal exactly when every fact is."""
-        listed = [[*key, dict(sorted(self.items[key].items()))] for key in sorted(self.items)]
+        """`sha256:` of all items; equal exactly when every fact is, but for indexes that still have to be built anew:
+        no copy of them can be as broken."""
+        listed = [[*key, _lasting(key, self.items[key])] for key in sorted(self.items)]
         return "sha256:" + hashlib.sha256(canonical(listed).encode()).hexdigest()
 
     @cached_property
@@ -93,6 +94,10 @@ class Snapshot:
         read = json.loads(text)
         items = {(kind, table, name): facts for kind, table, name, facts in read["items"]}
         return cls(items, {table: tuple(columns) for table, columns in read["order"].items()})
+
+
+def _lasting(key: Key, facts: Facts) -> dict[str, str]:
+    return {name: text for name, text in sorted(facts.items()) if key[0] != "index" or name != "valid"}
 
 
 def is_own(key: Key) -> bool:

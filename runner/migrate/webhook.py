@@ -35,5 +35,8 @@ def _post(url: str, record: Mapping[str, object]) -> None:
     body = json.dumps(record).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")
     opener = urllib.request.build_opener(_NoRedirect)
-    with opener.open(request, timeout=_SECONDS):
-        pass
+    try:
+        opener.open(request, timeout=_SECONDS).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise
