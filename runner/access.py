@@ -16,7 +16,8 @@ from runner.features import guard
 from runner.features.base import Scope
 from runner.query import Count, Delete, Insert, Load, Query, Question, Read, RowData, Update, Upsert, row_with
 from runner.scoping import ScopedSession, UnscopedError
-from runner.statements import conflict_rows, isolation_statement, own_statement, statement
+from runner.statements import conflict_rows, isolation_statement, misfits, own_statement, statement
+from runner.updates import parts_by_field
 from schemas.filters import Compare, Order
 from schemas.shapes import TENANT, FieldShape, ModelShape
 from schemas.sqltext import SqlText
@@ -78,6 +79,7 @@ class Access:
         """The row that the update finds, as it is afterwards."""
         await self._record()
         guarded = guard(update, self._scope)
+        await self._refuse_misfits(guarded)
         return _row(update.model, (await self._fetch(guarded))[0])
 
     async def execute(self, write: Update | Delete) -> int:
@@ -86,8 +88,19 @@ class Access:
         if isinstance(write, Delete):
             await self._release(write)
         guarded = guard(write, self._scope)
+        await self._refuse_misfits(guarded)
         table = self._session.table(guarded.model)
         return await self._session.execute(statement(guarded, table, self._session.database))
+
+    async def _refuse_misfits(self, write: Query) -> None:
+        """Raises `StepError` DF545 where a row's JSON is not what a change inside it wants: no row is changed then."""
+        if not isinstance(write, Update):
+            return
+        asked = misfits(write, self._session.table(write.model), self._session.database)
+        for name, question in asked.items():
+            found = await self._session.fetch(question)
+            if found:
+                raise _misfit(write.model, parts_by_field(write.assigns)[name][int(str(found[0][0]))])
 
     async def load(self, load: Load) -> bulk.Loaded:
         """How many rows came to be, were changed, were passed over. For an upsert no two rows may have one key."""
@@ -174,6 +187,17 @@ class Access:
     async def _fetch(self, guarded: Query) -> list[tuple[object, ...]]:
         table = self._session.table(guarded.model)
         return await self._session.fetch(statement(guarded, table, self._session.database))
+
+
+def _misfit(model: ModelShape, assign: Assign) -> StepError:
+    place = ".".join((assign.field, *assign.steps))
+    wants = {
+        "$set": "", "$push": "no array there, or ", "$addToSet": "no array there, or ", "$pull": "no array there, or ",
+        "$min": "a value of another kind there, or ", "$max": "a value of another kind there, or ",
+    }.get(assign.operator, "no number there, or ")  # fmt: skip
+    what = f"{model.name}.{place}: a row has {wants}no object on the way"
+    fix = "filter by what is there, such as {$exists: true}"
+    return StepError(Problem("DF545", what, None, "an update changes all of its rows or none", fix), "constraint")
 
 
 def _row(model: ModelShape, values: Sequence[object]) -> dict[str, object]:

@@ -7,7 +7,7 @@ PostgreSQL's numeric rounds.
 from __future__ import annotations
 
 from decimal import ROUND_HALF_UP, Context, Decimal
-from math import fmod
+from math import fmod, isfinite
 from typing import Any
 
 _EXACT = Context(prec=200)
@@ -47,6 +47,18 @@ def remainder(number: float | None, divisor: int) -> float | None:
         left = abs(number) % abs(divisor)
         return -left if number < 0 else left
     return None if number is None else fmod(number, divisor)
+
+
+def finite(number: float | None) -> float | None:
+    """The number. Raises ArithmeticError for an infinity, which SQLite hands on instead of stopping."""
+    if number is not None and not isfinite(number):
+        raise ArithmeticError("beyond the range of a double")
+    return number
+
+
+def overflow() -> None:
+    """Raises ArithmeticError: a whole number has grown beyond 64 bits."""
+    raise ArithmeticError("a whole number beyond 64 bits")
 
 
 def _value(given: Any, scale: int) -> Decimal:

@@ -178,7 +178,7 @@ class _Jsonb:
         rows, here = None, self.value
         for step in steps:
             if is_index(step):
-                here = _child(here, step)
+                here = child(here, step)
                 continue
             each = _unfolded(_objects_in(here))
             rows = each if rows is None else rows.join(each, sa.true())
@@ -186,7 +186,7 @@ class _Jsonb:
         return rows, here
 
 
-def _child(value: ColumnElement[Any], step: str) -> ColumnElement[Any]:
+def child(value: ColumnElement[Any], step: str) -> ColumnElement[Any]:
     """The member or the element that one step leads to; a key in an array is nothing."""
     by_key = value.op("->")(sa.literal(step, sa.Text()))
     if not is_index(step):
@@ -381,5 +381,5 @@ def json_at(column: ColumnElement[Any], steps: Sequence[str], database: Database
         return sa.func.dfrun_at(sa.type_coerce(column, sa.Text()), sa.literal(json.dumps(list(steps)), sa.Text()))
     here: ColumnElement[Any] = sa.type_coerce(column, JSONB())
     for step in steps:
-        here = _child(here, step)
+        here = child(here, step)
     return sa.func.nullif(here, sa.literal_column("'null'::jsonb"), type_=JSONB())

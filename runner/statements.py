@@ -16,9 +16,10 @@ from runner.aggregates import aggregate_statement, results
 from runner.dialects.data import data_table
 from runner.dialects.types import column_type
 from runner.filters import Columns, Database, condition
+from runner.jsonchange import misfit
 from runner.orders import order
 from runner.query import EVERY_ROW, Absent, Count, Delete, Insert, Load, Query, Read, Summary, Update, Upsert
-from runner.updates import changes
+from runner.updates import changes, parts_by_field
 from schemas.filters import Filter
 from schemas.shapes import ModelShape
 from schemas.sqltext import SqlText
@@ -116,15 +117,31 @@ def _summary(query: Summary, table: sa.Table, database: Database) -> sa.Select[A
 
 
 def _update(query: Update, table: sa.Table, database: Database) -> sa.Update:
-    given: Columns | None = None
-    where = [_first(query, table, database)]
-    if query.data is not None:
-        # UPDATE … FROM: the data's columns in the condition name it
-        _, given = data_table(database, query.data.names, query.data.kinds, query.data.rows)
-        where += [table.c[name] == given[name] for name in query.data.key]
+    where, given = _to_update(query, table, database)
     values: dict[str, Any] = dict(changes(query.assigns, dict(table.c), query.model.types, database, given))
     change = sa.update(table).where(*where).values(values)
     return change.returning(*_fields(query.model, table)) if query.gives_rows else change
+
+
+def _to_update(query: Update, table: sa.Table, database: Database) -> tuple[list[ColumnElement[bool]], Columns | None]:
+    """The condition of the rows that change, and the columns of the data that changes them."""
+    where = [_first(query, table, database)]
+    if query.data is None:
+        return where, None
+    # UPDATE … FROM: the data's columns in the condition name it
+    _, given = data_table(database, query.data.names, query.data.kinds, query.data.rows)
+    return [*where, *(table.c[name] == given[name] for name in query.data.key)], given
+
+
+def misfits(query: Update, table: sa.Table, database: Database) -> dict[str, sa.Select[Any]]:
+    """For each column with changes inside its JSON: the question for one row that they do not fit, answered with the
+    number of the first that does not."""
+    where, _ = _to_update(query, table, database)
+    found = {}
+    for name, parts in parts_by_field(query.assigns).items():
+        number = misfit(parts, table.c[name], database)
+        found[name] = sa.select(number).select_from(table).where(*where, number.is_not(None)).limit(1)
+    return found
 
 
 def _first(query: Update | Delete, table: sa.Table, database: Database) -> ColumnElement[bool]:

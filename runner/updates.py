@@ -10,6 +10,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from runner.dialects.types import column_type
 from runner.filters import Columns, Database
+from runner.jsonchange import changed_json
 from schemas.types import ValueType
 from schemas.updates import Assign, FieldOf, RowOf
 
@@ -22,7 +23,20 @@ def changes(
     row_columns: Columns | None = None,
 ) -> dict[str, ColumnElement[Any]]:
     """What each field becomes. Every operand must be a value by now. row_columns: what `$row` reads."""
-    return {a.field: _change(a, columns, types[a.field], database, row_columns or {}) for a in assigns}
+    inside = parts_by_field(assigns)
+    whole = {
+        a.field: _change(a, columns, types[a.field], database, row_columns or {}) for a in assigns if not a.is_inside
+    }
+    return whole | {name: changed_json(parts, columns[name], database) for name, parts in inside.items()}
+
+
+def parts_by_field(assigns: Sequence[Assign]) -> dict[str, list[Assign]]:
+    """The changes inside JSON values, by their column."""
+    inside: dict[str, list[Assign]] = {}
+    for assign in assigns:
+        if assign.is_inside:
+            inside.setdefault(assign.field, []).append(assign)
+    return inside
 
 
 def _change(
@@ -41,7 +55,17 @@ def _change(
         return sa.func.dfrun_decimal(assign.operator, *sides, kind.scale or 0)
     a, b = (_number(side, kind, columns, row_columns) for side in (left, right))
     result = {"$add": a + b, "$subtract": a - b}[assign.operator] if assign.operator != "$multiply" else a * b
-    return sa.func.round(result, kind.scale or 0) if kind.kind == "decimal" else result
+    if kind.kind == "decimal":
+        return sa.func.round(result, kind.scale or 0)
+    if database == "postgresql":
+        return result
+    # SQLite goes on with infinities, and with doubles where whole numbers are too large; PostgreSQL stops
+    return sa.func.dfrun_finite(result) if kind.kind == "float" else _still_whole(result)
+
+
+def _still_whole(result: ColumnElement[Any]) -> ColumnElement[Any]:
+    is_double = sa.func.typeof(result) == sa.literal_column("'real'")
+    return sa.case((is_double, sa.func.dfrun_overflow()), else_=result)
 
 
 def _whole(

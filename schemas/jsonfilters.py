@@ -26,7 +26,7 @@ def json_condition(name: str, operator: str, raw: object) -> Compare:
         case "$in" | "$all":
             return Compare(name, word, _listed(operator, raw))
         case "$gt" | "$gte" | "$lt" | "$lte":
-            return Compare(name, word, _bound(operator, raw))
+            return Compare(name, word, json_bound(operator, raw))
         case "$between":
             return Compare(name, word, _bounds(raw))
         case "$contains":
@@ -54,20 +54,21 @@ def json_operand(raw: object) -> object:
         return raw
     if isinstance(raw, Delivered):
         return json_value(raw.value)
-    _refuse_operators(raw)
+    refuse_operators(raw)
     return json_value(plain_value(raw))
 
 
-def _refuse_operators(raw: object, path: tuple[str | int, ...] = ()) -> None:
+def refuse_operators(raw: object, path: tuple[str | int, ...] = ()) -> None:
+    """Raises `ValueProblem` where a written value has an operator in it."""
     if isinstance(raw, Mapping) and set(raw) != {"$literal"}:
         for key, value in raw.items():
             if key.startswith("$"):
                 what = f"{key} stands where a value belongs"
                 raise ValueProblem(what, (*path, key), key=True, kind="shape", fix="name the path: {profile.city: …}")
-            _refuse_operators(value, (*path, key))
+            refuse_operators(value, (*path, key))
     elif isinstance(raw, list):
         for index, value in enumerate(raw):
-            _refuse_operators(value, (*path, index))
+            refuse_operators(value, (*path, index))
 
 
 def _listed(operator: str, raw: object) -> object:
@@ -87,7 +88,7 @@ def _listed(operator: str, raw: object) -> object:
     return tuple(values)
 
 
-def _bound(operator: str, raw: object) -> object:
+def json_bound(operator: str, raw: object) -> object:
     """What a range may start or end at: a number or a text."""
     if isinstance(raw, Connection) and raw.type.kind not in _SCALARS:
         raise ValueProblem(f"{raw.text!r} is {raw.type}, wanted a number or a text", kind="connection")
@@ -98,6 +99,19 @@ def _bound(operator: str, raw: object) -> object:
     return value
 
 
+def json_number(operator: str, raw: object) -> object:
+    """An operand of arithmetic."""
+    if isinstance(raw, Connection):
+        if raw.type.kind not in ("integer", "float", "decimal", "json", "any"):
+            raise ValueProblem(f"{raw.text!r} is {raw.type}, wanted a number", kind="connection")
+        return raw
+    value = json_operand(raw)
+    if not is_number(value):
+        words = {bool: "true or false", list: "a list", dict: "a mapping", str: "text", type(None): "null"}
+        raise ValueProblem(f"{operator} wants a number, got {words[type(value)]}")
+    return value
+
+
 def _bounds(raw: object) -> object:
     listed = items_of(raw)
     if listed is None or len(listed) != 2:
@@ -105,7 +119,7 @@ def _bounds(raw: object) -> object:
     values = []
     for index, item in enumerate(listed):
         try:
-            values.append(_bound("$between", item))
+            values.append(json_bound("$between", item))
         except ValueProblem as problem:
             raise problem.under(index) from None
     low, high = values

@@ -7,11 +7,20 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
+from schemas.jsonfilters import json_bound, json_number, json_operand, refuse_operators
+from schemas.jsonvalues import json_value
+from schemas.paths import JSON_KINDS, find_path, nearest
 from schemas.shapes import FieldShape, ModelShape
 from schemas.types import Connection, ValueProblem, ValueType, parse_value, widens
 
-Change = Literal["$set", "$add", "$subtract", "$multiply", "$min", "$max"]
-OPERATORS = ("$set", "$unset", "$inc", "$dec", "$multiply", "$mul", "$add", "$subtract", "$min", "$max")
+Change = Literal[
+    "$set", "$unset", "$add", "$subtract", "$multiply", "$min", "$max", "$push", "$addToSet", "$pull"
+]  # fmt: skip
+OPERATORS = (
+    "$set", "$unset", "$inc", "$dec", "$multiply", "$mul", "$add", "$subtract", "$min", "$max", "$push", "$addToSet",
+    "$pull",
+)  # fmt: skip
+ON_ARRAYS = ("$push", "$addToSet", "$pull")
 _NUMBERS = ("integer", "float", "decimal")
 _ORDERED = (*_NUMBERS, "string", "text", "date", "time", "datetime")
 _NUMBER = {"integer": ValueType("integer"), "float": ValueType("float"), "decimal": ValueType("decimal")}
@@ -35,11 +44,21 @@ class RowOf:
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """`field` becomes what `operator` makes of `operands`: values, `FieldOf`, `RowOf`, or connections until the run."""
+    """`field` becomes what `operator` makes of `operands`: values, `FieldOf`, `RowOf`, or connections until the run.
+
+    steps: the path into a JSON column whose end changes. There, and for the operators on arrays, what the operator
+    starts from is what the place holds, and `operands` is one JSON value (none for `$unset`).
+    """
 
     field: str
     operator: Change
     operands: tuple[object, ...]
+    steps: tuple[str, ...] = ()
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether this changes a part of a JSON value, rather than giving the field a new one."""
+        return bool(self.steps) or self.operator in ON_ARRAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +85,25 @@ def parse_update(
     assigns: list[Assign] = []
     for key, value in raw.items():
         try:
-            if key.startswith("$"):
-                assigns += _by_operator(key, value, scope)
-            else:
-                assigns.append(_by_field(key, value, scope))
+            added = _by_operator(key, value, scope) if key.startswith("$") else [_by_field(key, value, scope)]
         except ValueProblem as problem:
             raise problem.under(key) from None
-        names = [assign.field for assign in assigns]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueProblem(f"{name!r} is changed twice", (key,), key=True, kind="shape")
+        for assign in added:
+            assigns.append(assign)
+            _refuse_twice(assigns, key)
     return tuple(assigns)
+
+
+def _refuse_twice(assigns: list[Assign], key: str) -> None:
+    """A field, or a path, is changed once; so is whatever lies above or below it."""
+    last = assigns[-1]
+    for place in ((assign.field, *assign.steps) for assign in assigns[:-1]):
+        mine = (last.field, *last.steps)
+        shared = min(len(place), len(mine))
+        if place[:shared] == mine[:shared]:
+            name = ".".join(place)
+            what = f"{name!r} is changed twice" if place == mine else f"{'.'.join(mine)!r} and {name!r} overlap"
+            raise ValueProblem(what, (key,), key=True, kind="shape")
 
 
 def _by_operator(operator: str, raw: object, scope: _Scope) -> list[Assign]:
@@ -84,56 +111,71 @@ def _by_operator(operator: str, raw: object, scope: _Scope) -> list[Assign]:
         raise _unknown(operator)
     if not isinstance(raw, Mapping) or not raw:
         raise ValueProblem(f"{operator} wants a mapping of fields", kind="shape")
-    assigns = []
+    assigns: list[Assign] = []
     for name, operand in raw.items():
         try:
-            assigns.append(_assign(_field(name, scope), operator, operand, scope))
+            assigns.append(_assign(*_field(name, scope), operator, operand, scope))
         except ValueProblem as problem:
             raise problem.under(name) from None
+        _refuse_twice(assigns, name)
     return assigns
 
 
 def _by_field(name: str, raw: object, scope: _Scope) -> Assign:
-    field = _field(name, scope)
+    field, steps = _field(name, scope)
     if not isinstance(raw, Mapping) or set(raw) == {"$literal"}:
-        return _assign(field, "$set", raw, scope)
+        return _assign(field, steps, "$set", raw, scope)
     operators = [key for key in raw if key.startswith("$")]
     if set(raw) <= {"$field", "$row"} and raw:
-        return _assign(field, "$set", raw, scope)
+        return _assign(field, steps, "$set", raw, scope)
     if not operators:
-        if field.type.kind == "json":
-            return _assign(field, "$set", raw, scope)
+        if steps or field.type.kind == "json":
+            return _assign(field, steps, "$set", raw, scope)
         raise ValueProblem("wants an operator or a value, got a mapping", kind="shape")
+    if len(operators) < len(raw):
+        plain = next(key for key in raw if not key.startswith("$"))
+        raise ValueProblem(f"{plain!r} stands beside operators", (plain,), key=True, kind="shape")
     if len(raw) > 1:
         raise ValueProblem("two operators for one field", (list(raw)[1],), key=True, kind="shape")
     operator = operators[0]
     try:
         if operator not in OPERATORS:
             raise _unknown(operator)
-        return _assign(field, operator, raw[operator], scope)
+        return _assign(field, steps, operator, raw[operator], scope)
     except ValueProblem as problem:
         raise problem.under(operator) from None
 
 
-def _field(name: str, scope: _Scope) -> FieldShape:
+def _field(name: str, scope: _Scope) -> tuple[FieldShape, tuple[str, ...]]:
+    """The field that changes, and the path into it."""
     model = scope.model
-    if name not in model.fields:
-        close = get_close_matches(name, model.fields, n=1)
-        fix = f"did you mean {close[0]}?" if close else "one of: " + ", ".join(model.writable)
-        raise ValueProblem(f"{model.name} has no field {name!r}", key=True, kind="name", fix=fix)
-    field = model.fields[name]
+    try:
+        path, _ = find_path(name, model.types)
+    except ValueProblem as problem:
+        if problem.what.startswith("there is no field"):
+            known = name.partition(".")[0]
+            problem.what, problem.fix = f"{model.name} has no field {known!r}", nearest(known, model.writable)
+        raise
+    field = model.fields[path.column]
     if field.managed or field.generated:
         raise ValueProblem(f"{name!r} is written by dfrun alone", key=True, kind="name")
     if field.primary_key:
         raise ValueProblem(f"{name!r} is the key of {model.name} and never changes", key=True, kind="name")
-    return field
+    return field, path.steps
 
 
-def _assign(field: FieldShape, operator: str, raw: object, scope: _Scope) -> Assign:
+def _assign(field: FieldShape, steps: tuple[str, ...], operator: str, raw: object, scope: _Scope) -> Assign:
     kind = field.type
+    if steps or operator in ON_ARRAYS:
+        return json_assign(field, steps, operator, raw)
     match operator:
         case "$set":
-            return Assign(field.name, "$set", (_operand(kind, raw, scope),))
+            if kind.kind == "json" and _column(raw, scope) is None:
+                refuse_operators(raw)
+            value = _operand(kind, raw, scope)
+            if value is None and not kind.nullable:
+                raise ValueProblem(f"{field.name!r} may not be null")
+            return Assign(field.name, "$set", (value,))
         case "$unset":
             if not kind.nullable:
                 raise ValueProblem(f"{field.name!r} may not be null", kind="shape")
@@ -209,6 +251,40 @@ def _wants(kind: ValueType, operator: str, kinds: tuple[str, ...]) -> None:
 
 
 def _unknown(operator: str) -> ValueProblem:
-    close = get_close_matches(operator, OPERATORS, n=1)
-    fix = f"did you mean {close[0]}?" if close else "one of: " + ", ".join(OPERATORS)
+    fix = nearest(operator, OPERATORS)
     return ValueProblem(f"there is no operator {operator!r} here", key=True, kind="name", fix=fix)
+
+
+def json_assign(field: FieldShape, steps: tuple[str, ...], operator: str, raw: object) -> Assign:
+    """A change of a part of a JSON value. Raises `ValueProblem` for an operand it cannot be meant with."""
+    if field.type.kind not in JSON_KINDS:
+        raise ValueProblem(f"{operator} does not work on {field.type.kind}", key=True, kind="name")
+    if isinstance(raw, Mapping) and set(raw) in ({"$field"}, {"$row"}):
+        raise ValueProblem(f"{next(iter(raw))} cannot be put into json", kind="shape", fix="write a value")
+    word: Change = _INSIDE.get(operator, "$set")
+    match operator:
+        case "$unset":
+            return Assign(field.name, word, (), steps)
+        case "$set" | "$push" | "$addToSet" | "$pull":
+            return Assign(field.name, word, (_json_operand(field.type, steps, operator, raw),), steps)
+        case "$min" | "$max":
+            return Assign(field.name, word, (json_bound(operator, raw),), steps)
+        case "$inc" | "$dec" | "$multiply" | "$mul" if not isinstance(raw, list):
+            return Assign(field.name, word, (json_number(operator, raw),), steps)
+        case _:
+            raise ValueProblem(f"{operator} with two operands does not work on json", key=True, kind="name")
+
+
+_INSIDE: Mapping[str, Change] = {
+    "$unset": "$unset", "$inc": "$add", "$dec": "$subtract", "$multiply": "$multiply", "$mul": "$multiply",
+    "$min": "$min", "$max": "$max", "$push": "$push", "$addToSet": "$addToSet", "$pull": "$pull",
+}  # fmt: skip
+
+
+def _json_operand(kind: ValueType, steps: tuple[str, ...], operator: str, raw: object) -> object:
+    """A JSON value; for the elements of a list, of the type that they have."""
+    is_element = operator in ON_ARRAYS if not steps else len(steps) == 1 and operator == "$set"
+    if kind.kind == "list" and kind.items is not None and is_element:
+        value = parse_value(kind.items, raw)
+        return value if isinstance(value, Connection) else json_value(value)
+    return json_operand(raw)

@@ -298,3 +298,112 @@ def _aggregate(rows: list[dict[str, Any]], word: str, name: str) -> Any:
             return min(values, default=None)
         case _:
             return max(values, default=None)
+
+
+class Misfit(Exception):
+    """A row is not what the update needs."""
+
+
+SCALES = {"price": 2}
+INT64 = 2**63
+
+
+def updated(row: dict[str, Any], update: dict[str, dict[str, Any]], json_columns: set[str]) -> dict[str, Any]:
+    """The row after an update written as field → {operator: operand}; every value from the row before."""
+    after = dict(row)
+    for name, written in update.items():
+        (word, operand), *_ = written.items()
+        column, *steps = name.split(".")
+        if column in json_columns:
+            old = GONE if after[column] is None else after[column]
+            new = _put(old, steps, word, operand)
+            after[column] = None if new is GONE else new
+        else:
+            after[column] = _typed(row[column], word, operand, column)
+    return after
+
+
+def _typed(old: Any, word: str, operand: Any, column: str) -> Any:
+    match word:
+        case "$set":
+            return operand
+        case "$unset":
+            return None
+        case "$min" | "$max":
+            return operand if old is None else min(old, operand) if word == "$min" else max(old, operand)
+    if old is None:
+        return None
+    if column in SCALES:
+        operand = exact(operand)
+    new = old * operand if word == "$multiply" else old + (operand if word == "$inc" else -operand)
+    if column in SCALES:
+        new = rounded(Decimal(new), SCALES[column])
+        if abs(new) >= Decimal(10) ** 10:
+            raise OverflowError
+    if isinstance(new, int) and not -INT64 <= new < INT64:
+        raise OverflowError
+    if isinstance(new, float) and new in (float("inf"), float("-inf")):
+        raise OverflowError
+    return new
+
+
+def _put(old: Any, steps: list[str], word: str, operand: Any) -> Any:
+    lazy = word in ("$unset", "$pull")
+    if not steps:
+        return _leaf(old, word, operand)
+    step = steps[0]
+    if old is GONE:
+        return GONE if lazy else {step: _put(GONE, steps[1:], word, operand)}
+    if isinstance(old, dict):
+        new = dict(old)
+        inner = _put(old.get(step, GONE), steps[1:], word, operand)
+        if inner is GONE:
+            new.pop(step, None)
+        else:
+            new[step] = inner
+        return new
+    if isinstance(old, list) and re.fullmatch("[0-9]+", step):
+        at = int(step)
+        if at < len(old):
+            inner = _put(old[at], steps[1:], word, operand)
+            return [*old[:at], None if inner is GONE else inner, *old[at + 1 :]]
+        if at == len(old) and len(steps) == 1 and not lazy:
+            return [*old, _put(GONE, [], word, operand)]
+    if lazy:
+        return old
+    raise Misfit
+
+
+def _leaf(old: Any, word: str, operand: Any) -> Any:
+    match word:
+        case "$set":
+            return operand
+        case "$unset":
+            return GONE
+        case "$inc" | "$dec" | "$multiply":
+            if old is GONE:
+                return {"$inc": operand, "$dec": -operand, "$multiply": 0}[word]
+            if not is_number(old):
+                raise Misfit
+            a, b = exact(old), exact(operand)
+            new = Decimal(a) * b if word == "$multiply" else Decimal(a) + (b if word == "$inc" else -b)
+            if new == int(new) and -INT64 <= new < INT64:
+                return int(new)
+            if new == int(new) and a == int(a) and b == int(b):
+                raise OverflowError
+            if float(new) in (float("inf"), float("-inf")):
+                raise OverflowError
+            return float(new)
+        case "$min" | "$max":
+            if old is GONE or old is None:
+                return operand
+            if is_number(old) is not is_number(operand) or not (is_number(old) or isinstance(old, str)):
+                raise Misfit
+            return min(old, operand) if word == "$min" else max(old, operand)
+    if old is GONE:
+        return GONE if word == "$pull" else [operand]
+    if not isinstance(old, list):
+        raise Misfit
+    if word == "$pull":
+        return [item for item in old if not same(item, operand)]
+    return old if word == "$addToSet" and any(same(item, operand) for item in old) else [*old, operand]

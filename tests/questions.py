@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from runner.access import Access
 from runner.catalog import build_catalog
 from runner.declarations import load_models
+from runner.dialects.errors import step_error
+from runner.dialects.session import open_session
+from runner.errors import StepError
 from runner.evaluate import matches
+from runner.features.base import Scope
 from runner.filters import Database, condition
 from runner.nodes import resolve_node
 from runner.nodes.base import Subject
-from runner.query import Summary
+from runner.query import EVERY_ROW, Summary, Update
 from runner.source import parse_document
 from runner.statements import statement
 from runner.tables import build_tables
 from schemas.filters import parse_filter
 from schemas.shapes import ModelShape
 from schemas.types import Delivered
+from schemas.updates import parse_update
 
 MODELS = """\
 models:
@@ -122,3 +129,34 @@ async def matching(engine: AsyncEngine, model: ModelShape, raw: Any) -> set[int]
     where = condition(parse_filter(raw, model.types), dict(table.c), model.types, database)
     async with engine.connect() as connection:
         return set((await connection.execute(sa.select(table.c.n).where(where))).scalars())
+
+
+async def change(
+    engine: AsyncEngine, model: ModelShape, updates: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]
+) -> list[Any]:
+    """What each update makes of all rows, each undone afterwards: the rows in order, or the code it was refused with."""
+    models = {"Thing": model}
+    tables = {"Thing": table_of(model, engine)}
+    found: list[Any] = []
+    async with open_session(engine, tables) as session:
+        connection = session.connection
+        access = Access(session, Scope(datetime(2026, 1, 1, tzinfo=UTC)), models)
+        for raw in updates:
+            assigns = parse_update({name: delivered_update(how) for name, how in raw.items()}, model)
+            place = await connection.begin_nested()
+            try:
+                await access.execute(Update(model, EVERY_ROW, assigns))
+                table = tables["Thing"]
+                after = await connection.execute(sa.select(table).order_by(table.c.n))
+                found.append([dict(row) for row in after.mappings()])
+            except StepError as error:
+                found.append(error.problem.code)
+            except sa.exc.SQLAlchemyError as error:
+                found.append(step_error(error, models).problem.code)
+            finally:
+                await place.rollback()
+    return found
+
+
+def delivered_update(how: Any) -> Any:
+    return {word: {} if word == "$unset" else Delivered(operand) for word, operand in how.items()}

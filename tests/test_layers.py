@@ -10,7 +10,7 @@ LINES = [
     ["runner.events", "runner.source", "runner.options", "runner.arguments", "runner.ports", "runner.rows", "runner.patterns", "runner.decimals",
      "runner.codes", "runner.identity", "runner.examples", "runner.dialects.types", "runner.jsonsql"],
     ["runner.evaluate", "runner.cells", "runner.reach", "runner.declarations", "runner.filters", "runner.query"],
-    ["runner.jsonwalk", "runner.orders"],
+    ["runner.jsonwalk", "runner.orders", "runner.jsonedit", "runner.jsonchange"],
     ["runner.conditions", "runner.intake", "runner.updates", "runner.aggregates", "runner.parameters", "runner.dialects", "runner.features"],
     ["runner.catalog", "runner.tables", "runner.writing", "runner.statements", "runner.scoping", "runner.tenants"],
     ["runner.audit", "runner.migrate"],

@@ -8,6 +8,7 @@ busy timeout.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
@@ -16,10 +17,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql.base import Executable
 
-from runner import decimals, jsonwalk
+from runner import decimals, jsonedit, jsonwalk
 from runner.filters import Database
 from runner.patterns import matches_pattern
 from schemas.shapes import ModelShape
+from schemas.types import INTEGER_MAX, INTEGER_MIN
 
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000", "case_sensitive_like=ON")
 
@@ -30,6 +32,7 @@ def open_engine(url: str | sa.URL, **options: Any) -> AsyncEngine:
     name = parsed.get_backend_name()
     driver = {"postgresql": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}[name]
     if name == "postgresql":
+        options = {"json_deserializer": _loads, **options}
         return create_async_engine(parsed.set(drivername=driver), hide_parameters=True, **options)
     connect: dict[str, Any] = {"isolation_level": None}
     engine = create_async_engine(parsed.set(drivername=driver), hide_parameters=True, connect_args=connect, **options)
@@ -45,6 +48,16 @@ def open_engine(url: str | sa.URL, **options: Any) -> AsyncEngine:
     return engine
 
 
+def _loads(text: str) -> Any:
+    """A jsonb value. PostgreSQL writes 1e300 with all its digits: what is beyond 64 bits was a double."""
+    return json.loads(text, parse_int=_whole)
+
+
+def _whole(digits: str) -> int | float:
+    is_whole = len(digits) < 19 or (len(digits) < 21 and INTEGER_MIN <= int(digits) <= INTEGER_MAX)
+    return int(digits) if is_whole else float(digits)
+
+
 def _settle(connection: Any) -> None:
     """The settings and functions that every SQLite connection has."""
     connection.create_function("dfrun_matches", 2, matches_pattern, deterministic=True)
@@ -55,6 +68,10 @@ def _settle(connection: Any) -> None:
     connection.create_function("dfrun_is_there", 2, jsonwalk.is_at, deterministic=True)
     connection.create_function("dfrun_canonical", 1, jsonwalk.canonical_at, deterministic=True)
     connection.create_function("dfrun_at", 2, jsonwalk.canonical_at, deterministic=True)
+    connection.create_function("dfrun_change", 2, jsonedit.change_document, deterministic=True)
+    connection.create_function("dfrun_misfit", 2, jsonedit.misfit_number, deterministic=True)
+    connection.create_function("dfrun_finite", 1, decimals.finite, deterministic=True)
+    connection.create_function("dfrun_overflow", 0, decimals.overflow)
     connection.create_function("dfrun_remainder", 2, decimals.remainder, deterministic=True)
     cursor = connection.cursor()
     for pragma in _PRAGMAS:
