@@ -6,6 +6,7 @@ A part stands between `<!-- generated: NAME WORDS -->` and `<!-- end -->`; whate
 from __future__ import annotations
 
 import re
+import runpy
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -97,6 +98,13 @@ def operators(name: str) -> str:
     return ", ".join(f"`{word}`" for word in words)
 
 
+def sql(name: str) -> str:
+    """The operators of a small language with examples and their SQL; `querysql.py` lies beside this file."""
+    found = runpy.run_path(str(DOCS / "querysql.py"))["sql"](name)
+    assert isinstance(found, str)
+    return found
+
+
 def nodes() -> str:
     """Every node with its ports, what it gives and an example, on the models of the example project."""
     models = api.load_catalog(DOCS.parent / "models.yaml").models
@@ -181,7 +189,7 @@ def _commands(parent: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tupl
 
 
 PARTS: Mapping[str, Callable[..., str]] = {
-    "keys": keys, "operators": operators, "nodes": nodes, "problems": problems, "verbs": verbs,
+    "keys": keys, "operators": operators, "nodes": nodes, "problems": problems, "verbs": verbs, "sql": sql,
 }  # fmt: skip
 
 

@@ -134,7 +134,8 @@ def type_of_port(port: Port) -> str:
     """The type as the catalogue shows it: the small language of ports that have one."""
     shapes = {
         "filter": "filter", "update": "update", "order_by": "list of fields", "aggregate": "aggregates",
-        "group_by": "list of fields", "having": "filter", "field_list": "list", "column_types": "mapping",
+        "group_by": "list of fields", "having": "filter", "after": "record", "field_list": "list",
+        "column_types": "mapping",
     }  # fmt: skip
     return shapes.get(port.shape, port.shape) if port.shape else str(port.type)
 

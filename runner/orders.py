@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
@@ -76,7 +77,7 @@ def _sorted(term: _Term, database: Database) -> ColumnElement[Any]:
 def _past(term: _Term, value: object) -> ColumnElement[bool]:
     if value is None:
         return sa.false() if term.is_descending else term.value.is_not(None)
-    bound = sa.literal(value, term.type)
+    bound = _bound(term, value)
     if not term.is_descending:
         return term.value > bound
     lower: ColumnElement[bool] = term.value < bound
@@ -86,8 +87,13 @@ def _past(term: _Term, value: object) -> ColumnElement[bool]:
 def _same(term: _Term, value: object) -> ColumnElement[bool]:
     if value is None:
         return term.value.is_(None)
-    same: ColumnElement[bool] = term.value == sa.literal(value, term.type)
+    same: ColumnElement[bool] = term.value == _bound(term, value)
     return same
+
+
+def _bound(term: _Term, value: object) -> ColumnElement[Any]:
+    is_numeric = isinstance(term.type, sa.Numeric)  # of a JSON path on PostgreSQL, where numbers are compared exactly
+    return sa.literal(Decimal(repr(value)) if is_numeric else value, term.type)
 
 
 def _terms(each: Order, columns: Columns, types: Mapping[str, ValueType], database: Database) -> list[_Term]:

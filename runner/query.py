@@ -40,6 +40,7 @@ class RowData:
 class Read:
     """Some fields of the rows that `where` finds; with `data`, only of rows whose key is in it.
 
+    after: only rows that come later in `orders` than the row with these values, one for each order.
     locks: nobody else changes these rows until the transaction ends.
     """
 
@@ -52,6 +53,7 @@ class Read:
     locks: bool = False
     data: RowData | None = None
     deleted: Deleted = "hidden"
+    after: tuple[object, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

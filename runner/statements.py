@@ -17,7 +17,7 @@ from runner.dialects.data import data_table
 from runner.dialects.types import column_type
 from runner.filters import Columns, Database, condition
 from runner.jsonchange import misfit
-from runner.orders import order
+from runner.orders import after, order
 from runner.query import EVERY_ROW, Absent, Count, Delete, Insert, Load, Query, Read, Summary, Update, Upsert
 from runner.updates import changes, parts_by_field
 from schemas.filters import Filter
@@ -86,6 +86,8 @@ def _read(query: Read, table: sa.Table, database: Database) -> sa.Select[Any]:
     columns = [table.c[name] for name in query.fields]
     found = sa.select(*columns).where(_where(query.model, query.where, table, database))
     found = _matching(found, query, table, database)
+    if query.after is not None:
+        found = found.where(after(query.orders, query.after, dict(table.c), query.model.types, database))
     found = found.order_by(*order(query.orders, dict(table.c), query.model.types, database))
     if query.limit is not None:
         found = found.limit(query.limit)

@@ -11,7 +11,9 @@ from typing import Literal
 
 from schemas.types import ValueType
 
-Shape = Literal["filter", "update", "order_by", "aggregate", "group_by", "having", "field_list", "column_types", "path"]
+Shape = Literal[
+    "filter", "update", "order_by", "aggregate", "group_by", "having", "after", "field_list", "column_types", "path"
+]
 """Arguments that are small languages of their own; `schemas.filters` reads them."""
 
 NOTHING = object()

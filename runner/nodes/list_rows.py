@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from runner.evaluate import value_at
 from runner.nodes.arguments import (
     FILTER,
     deleted_ports,
@@ -18,17 +19,19 @@ from runner.nodes.arguments import (
 from runner.nodes.base import Checked, Context, Subject
 from runner.query import Deleted, Read
 from runner.rows import Batch, SpooledRows
+from schemas.cursors import END, cursor_type, parse_after
 from schemas.filters import Filter, Order, parse_order_by
 from schemas.nodes import Port
+from schemas.paths import find_path
 from schemas.shapes import ModelShape
-from schemas.types import ValueProblem, ValueType
+from schemas.types import INTEGER_MAX, ValueProblem, ValueType
 
 NAMES = ValueType("list", items=ValueType("string"))
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What to list. `limit` and `offset` may be connections until their values are there."""
+    """What to list. `limit`, `offset` and `after` may be connections until their values are there."""
 
     model: ModelShape
     where: Filter
@@ -37,10 +40,11 @@ class Listing:
     offset: object
     fields: tuple[str, ...]
     deleted: Deleted
+    after: object = None
 
 
 class ListRows:
-    """Takes a filter, an order and a page, gives `rows` and `count`."""
+    """Takes a filter, an order and a page, gives `rows`, `count` and the cursor of the `next` page."""
 
     name = "list"
     summary = "List the rows that a filter finds. Rows that tie follow the primary key, so pages never overlap."
@@ -55,6 +59,12 @@ class ListRows:
             ),
             "limit": Port("limit", ValueType("integer"), help="at most so many rows; 0 gives none"),
             "offset": Port("offset", ValueType("integer"), help="rows to pass over"),
+            "after": Port(
+                "after",
+                ValueType("record", True),
+                shape="after",
+                help="only rows that come later than the one with these values, such as `next` of another page",
+            ),
             "fields": Port("fields", NAMES, help="only these fields", literal=True),
         } | deleted_ports(model_of(subject))
 
@@ -72,29 +82,50 @@ class ListRows:
             if name not in types:
                 fix = "one of: " + ", ".join(types)
                 raise ValueProblem(f"{model.name} has no field {name!r}", ("fields", index), kind="name", fix=fix)
+            if name in fields[:index]:
+                raise ValueProblem(f"{name!r} stands twice", ("fields", index), kind="shape")
         orders = read_under("order_by", lambda: parse_order_by(arguments.get("order_by", []), types))
         missing = tuple(Order(k, False) for k in model.primary_key if all(o.field != k for o in orders))
+        orders += missing
+        cursor = None
+        if "after" in arguments:
+            cursor = read_under("after", lambda: parse_after(arguments["after"], orders, types))
         listing = Listing(
-            model,
-            filter_of(arguments, model),
-            orders + missing,
-            values.get("limit"),
-            values.get("offset"),
-            tuple(fields),
-            read_deleted(arguments),
-        )
+            model, filter_of(arguments, model), orders, values.get("limit"), values.get("offset"), tuple(fields),
+            read_deleted(arguments), cursor,
+        )  # fmt: skip
         rows = ValueType("rows", fields={name: types[name] for name in fields})
-        return Checked(ValueType("record", fields={"rows": rows, "count": ValueType("integer")}), listing)
+        members = {"rows": rows, "count": ValueType("integer"), "next": cursor_type(orders, types)}
+        return Checked(ValueType("record", fields=members), listing)
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
         assert isinstance(parsed, Listing)
-        limit, offset = (n if isinstance(n, int) else None for n in (parsed.limit, parsed.offset))
-        read = Read(parsed.model, parsed.fields, parsed.where, parsed.orders, limit, offset, deleted=parsed.deleted)
         kept = SpooledRows(parsed.fields)
-        async for rows in context.access.stream(read):
-            kept.append(Batch(parsed.fields, rows))
+        if parsed.after is END:
+            return {"rows": kept, "count": 0, "next": None}
+        limit, offset = (n if isinstance(n, int) else None for n in (parsed.limit, parsed.offset))
+        paths = {each.field: find_path(each.field, parsed.model.types)[0] for each in parsed.orders}
+        columns = tuple(dict.fromkeys((*parsed.fields, *(path.column for path in paths.values()))))
+        read = Read(
+            parsed.model, columns, parsed.where, parsed.orders, _one_more(limit), offset,
+            deleted=parsed.deleted, after=parsed.after if isinstance(parsed.after, tuple) else None,
+        )  # fmt: skip
+        last: tuple[object, ...] = ()
+        more = False
+        async for found in context.access.stream(read):
+            # one row more than the page tells whether there is another
+            more = limit is not None and kept.count + len(found) > limit
+            rows = found[: limit - kept.count] if more and limit is not None else found
+            kept.append(Batch(parsed.fields, [row[: len(parsed.fields)] for row in rows]))
             context.progress(len(rows))
-        return {"rows": kept, "count": kept.count}
+            last = rows[-1] if rows else last
+        values = dict(zip(columns, last, strict=False))
+        place = {name: value_at(values[path.column], path.steps) for name, path in paths.items()} if more else None
+        return {"rows": kept, "count": kept.count, "next": place}
+
+
+def _one_more(limit: int | None) -> int | None:
+    return min(limit + 1, INTEGER_MAX) if limit else limit
 
 
 KIND = ListRows()

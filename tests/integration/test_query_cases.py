@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -12,11 +13,18 @@ import sqlalchemy as sa
 from questions import fill, matching, table_of, thing
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from runner.access import Access
+from runner.catalog import build_catalog
+from runner.declarations import load_models
+from runner.dialects.session import open_session
+from runner.features.base import Scope
 from runner.filters import Database, condition
+from runner.nodes import resolve_node
+from runner.nodes.base import Subject
 from runner.orders import order
 from runner.source import parse_document
 from schemas.filters import parse_filter, parse_order_by
-from schemas.types import Delivered
+from schemas.types import Delivered, ValueProblem
 
 ROWS: list[dict[str, Any]] = [
     {"n": 1, "age": 30, "price": Decimal("19.99"), "name": "anna", "ok": True, "day": date(2024, 2, 29), "tier": "gold",
@@ -207,3 +215,142 @@ def test_parsed_filters_are_asked_in_where_and_in_negations(engine: AsyncEngine)
         return wrong
 
     assert asyncio.run(work()) == []
+
+
+class Surroundings:
+    """A running step's, as far as a listing needs them."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+
+    def progress(self, rows: int) -> None:
+        """Nobody watches."""
+
+
+async def listed(engine: AsyncEngine, arguments: dict[str, Any]) -> dict[str, Any]:
+    model = thing()
+    kind, _ = resolve_node("Thing.list", {"Thing": model})
+    parsed = kind.check(arguments, Subject(model, {"Thing": model}, Path())).parsed
+    async with open_session(engine, {"Thing": table_of(model, engine)}) as session:
+        access = Access(session, Scope(datetime(2026, 1, 1, tzinfo=UTC)), {"Thing": model})
+        result = dict(cast(Any, await kind.run(parsed, cast(Any, Surroundings(access)))))
+    result["rows"] = [row for part in [b async for b in result["rows"].batches()] for row in part.rows]
+    return result
+
+
+@pytest.mark.parametrize(
+    "by",
+    [
+        "[]",
+        "[-n]",
+        "[age]",
+        "[-age]",
+        "[ok, -name]",
+        "[-price, tier]",
+        "[profile.age]",
+        "[-profile.city, age]",
+        "[profile.0]",
+    ],
+)
+def test_pages_by_cursor_give_every_row_once_in_order(engine: AsyncEngine, by: str) -> None:
+    async def work() -> None:
+        await fill(engine, table_of(thing(), engine), ROWS)
+        whole = await listed(engine, {"order_by": read(by), "fields": ["n"]})
+        assert whole["next"] is None
+        pages: list[Any] = []
+        page: dict[str, Any] = {}
+        while not pages or page["next"] is not None:
+            after = {"after": Delivered(page["next"])} if pages else {}
+            page = await listed(engine, {"order_by": read(by), "fields": ["n"], "limit": read("2"), **after})
+            pages.append(page["rows"])
+        assert [row for rows in pages for row in rows] == whole["rows"]
+        assert [len(rows) for rows in pages] == [2, 2, 2, 1]
+
+    asyncio.run(work())
+
+
+def test_nothing_comes_after_the_last_page(engine: AsyncEngine) -> None:
+    async def work() -> None:
+        await fill(engine, table_of(thing(), engine), ROWS)
+        assert (await listed(engine, {"after": Delivered(None)}))["rows"] == []
+        page = await listed(engine, {"limit": read("7")})
+        assert (page["count"], page["next"]) == (7, None)
+        first = await listed(engine, {"limit": read("1"), "fields": ["name"], "order_by": ["-age"]})
+        assert (first["rows"], first["next"]) == ([("Ärger_",)], {"age": 2**63 - 1, "n": 6})
+        written = await listed(engine, {"after": read("{n: 5}"), "fields": ["n"]})
+        assert written["rows"] == [(6,), (7,)]
+        assert (await listed(engine, {"limit": read("0")}))["count"] == 0
+        assert [r[0] for r in (await listed(engine, {"offset": read("5"), "fields": ["n"]}))["rows"]] == [6, 7]
+        assert (await listed(engine, {"offset": read("50"), "limit": read("9223372036854775807")}))["rows"] == []
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "what"),
+    [
+        ("{after: {age: 5}}", ("after", "age"), "'age' is not in the order"),
+        ("{order_by: [age], after: {age: 5}}", ("after",), "after wants a value for 'n', too"),
+        ("{order_by: [age], after: {age: x, n: 1}}", ("after", "age"), "wants a whole number, got 'x'"),
+        ("{after: 5}", ("after",), "after wants a value for each field of the order"),
+        ("{after: {n: null}}", ("after", "n"), "wants integer, got null"),
+        ("{limit: -1}", ("limit",), "wants a whole number of at least 0"),
+        ("{limit: 1.5}", ("limit",), "wants a whole number, got '1.5'"),
+        ("{offset: '1'}", ("offset",), "wants a whole number, got '1'"),
+        ("{offset: true}", ("offset",), "wants a whole number, got 'true'"),
+        ("{fields: [n, n]}", ("fields", 1), "'n' stands twice"),
+        ("{fields: [x]}", ("fields", 0), "Thing has no field 'x'"),
+        ("{order_by: [x]}", ("order_by", 0), "there is no field 'x'"),
+    ],
+)
+def test_a_listing_is_refused_in_words_at_its_place(arguments: str, path: tuple[str | int, ...], what: str) -> None:
+    model = thing()
+    kind, _ = resolve_node("Thing.list", {"Thing": model})
+    with pytest.raises((ValueProblem, ExceptionGroup)) as caught:
+        kind.check(read(arguments), Subject(model, {"Thing": model}, Path()))
+    problem: Any = caught.value
+    while isinstance(problem, ExceptionGroup):
+        problem = problem.exceptions[0]
+    assert (problem.path, problem.what) == (path, what)
+
+
+INDEXED = """\
+models:
+  Thing:
+    features: {timestamps: false}
+    fields:
+      n: {type: integer, primary_key: true}
+      age: integer?
+      name: text?
+    indexes: [{fields: [age]}, {fields: [name]}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("{age: 5}", "age"), ("{age: {$gt: 5, $lte: 7}}", "age"), ("{age: {$between: [5, 7]}}", "age"),
+        ("{age: {$in: [1, 2, 3]}}", "age"), ("{age: null}", "age"), ("{name: {$gte: zz}}", "name"), ("{name: {$in: [a, b]}}", "name"),
+        ("{name: {$regex: '^name77'}}", "name"), ("{name: {$startswith: name77}}", "name"), ("{name: {$like: 'name77%'}}", "name"),
+        ("{$or: [{age: 5}, {name: x}]}", "age"),
+    ],
+)  # fmt: skip
+def test_an_index_answers_a_filter(engine: AsyncEngine, text: str, index: str) -> None:
+    document = parse_document(INDEXED.encode(), "m")
+    model = build_catalog([(document, load_models(document))]).models["Thing"]
+    table, database = table_of(model, engine), cast(Database, engine.dialect.name)
+    where = condition(parse_filter(read(text), model.types), dict(table.c), model.types, database)
+
+    async def work() -> str:
+        await fill(engine, table, [{"n": n, "age": n, "name": f"name{n}"} for n in range(2_000)])
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql("ANALYZE thing")
+            found = sa.select(table.c.n).where(where)
+            compiled: Any = found.compile(dialect=engine.dialect)
+            given, processors = compiled.construct_params(), compiled._bind_processors
+            values = tuple(processors.get(key, lambda v: v)(given[key]) for key in compiled.positiontup)
+            explain = "EXPLAIN " if database == "postgresql" else "EXPLAIN QUERY PLAN "
+            return str((await connection.exec_driver_sql(explain + str(compiled), values)).all())
+
+    plan = asyncio.run(work())
+    assert f"ix_thing_{index}" in plan, plan
