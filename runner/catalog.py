@@ -153,7 +153,44 @@ def _indexes(
         label = index.name or f"{'uq' if index.unique else 'ix'}_{table}_{'_'.join(names)}"[:63]
         found.append(IndexShape(label, names, down, index.unique, renamed_from=index.renamed_from))
     found += [IndexShape(f"ix_{table}_{n}"[:63], (n,)) for n, declared in model.fields.items() if declared.index]
-    return tuple(found)
+    return (*found, *_postgresql_indexes(name, model, fields, document, problems))
+
+
+def _postgresql_indexes(
+    name: str, model: Model, fields: Mapping[str, FieldShape], document: Document, problems: list[Problem]
+) -> list[IndexShape]:
+    """The indexes that only PostgreSQL has."""
+    table, found = table_name(name), list[IndexShape]()
+    at: tuple[str | int, ...] = ("models", name, "postgresql")
+    types = {n: field.type for n, field in fields.items()}
+    for number, column in enumerate(model.postgresql.jsonb_gin_indexes):
+        place = document.place((*at, "jsonb_gin_indexes", number))
+        if column not in fields:
+            fix = did_you_mean(column, fields)
+            problems.append(Problem("DF207", f"{name} has no field {column!r}", place, "", fix))
+        elif types[column].kind not in JSON_KINDS:
+            what = f"{column!r} is {types[column]}, a GIN index here is for json"
+            problems.append(Problem("DF225", what, place, "", "index: true"))
+        found.append(IndexShape(f"gin_{table}_{column}"[:63], (column,), method="gin"))
+    for number, index in enumerate(model.postgresql.partial_indexes):
+        here = (*at, "partial_indexes", number)
+        names = tuple(f.removeprefix("-") for f in index.fields)
+        for position, column in enumerate(names):
+            if column not in fields:
+                place, fix = document.place((*here, "fields", position)), did_you_mean(column, fields)
+                problems.append(Problem("DF207", f"{name} has no field {column!r}", place, "", fix))
+        try:
+            plain = {n: kind for n, kind in types.items() if kind.kind not in JSON_KINDS}
+            if not index.condition:
+                raise ValueProblem("an empty condition is every row", kind="shape", fix="declare it under indexes")
+            parse_filter(index.condition, plain)
+        except ValueProblem as problem:
+            place = document.place((*here, "condition", *problem.path), key=problem.key)
+            problems.append(Problem("DF225", f"condition: {problem.what}", place, problem.why, problem.fix))
+        down = frozenset(f[1:] for f in index.fields if f.startswith("-"))
+        label = index.name or f"px_{table}_{'_'.join(names)}"[:63]
+        found.append(IndexShape(label, names, down, condition=index.condition))
+    return found
 
 
 def _check_references(

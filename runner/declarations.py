@@ -45,8 +45,9 @@ def load_models(document: Document) -> Models:
         features = model.get("features")
         if isinstance(features, Mapping):
             later += [("models", name, "features", key) for key in features if key in NOT_BUILT_FEATURES]
-        if "postgresql" in model:
-            later.append(("models", name, "postgresql"))
+        alone = model.get("postgresql")
+        if isinstance(alone, Mapping) and "text_search" in alone:
+            later.append(("models", name, "postgresql", "text_search"))
     return _load(Models, document, later)
 
 

@@ -13,7 +13,7 @@ from runner.errors import DefinitionError, Problem
 from runner.features.soft_delete import LIVE
 from runner.filters import Database, condition
 from schemas.filters import parse_filter
-from schemas.shapes import NO_DEFAULT, TENANT, FieldShape, ModelShape
+from schemas.shapes import NO_DEFAULT, TENANT, FieldShape, IndexShape, ModelShape
 from schemas.types import ValueType
 
 
@@ -74,11 +74,26 @@ def _table(model: ModelShape, models: Mapping[str, ModelShape], metadata: sa.Met
         for word, rule in _rules(field, table.c[name], types, database):
             table.append_constraint(sa.CheckConstraint(rule, name=_label(f"ck_{word}", model, name)))
     for index in model.indexes:
+        if index.method == "gin" or index.condition is not None:
+            if database == "postgresql":
+                _postgresql_index(index, table, types)
+            continue
         names = (*owner, *index.fields) if index.unique and TENANT not in index.fields else index.fields
         parts = [table.c[n].desc() if n in index.descending else table.c[n] for n in names]
         rows = live if index.unique else None
         sa.Index(index.name, *parts, unique=index.unique, postgresql_where=rows, sqlite_where=rows)
     return table
+
+
+def _postgresql_index(index: IndexShape, table: sa.Table, types: Mapping[str, ValueType]) -> None:
+    """An index over JSON, whose paths are asked by containment, or over the rows that meet a condition."""
+    if index.method == "gin":
+        ops = dict.fromkeys(index.fields, "jsonb_path_ops")
+        sa.Index(index.name, *(table.c[n] for n in index.fields), postgresql_using="gin", postgresql_ops=ops)
+        return
+    parts = [table.c[n].desc() if n in index.descending else table.c[n] for n in index.fields]
+    rows = condition(parse_filter(index.condition, types), dict(table.c), types, "postgresql")
+    sa.Index(index.name, *parts, postgresql_where=rows)
 
 
 def _reference(model: ModelShape, field: FieldShape, models: Mapping[str, ModelShape]) -> sa.ForeignKeyConstraint:

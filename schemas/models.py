@@ -67,6 +67,26 @@ class Features(Declaration):
     """`version` counts the changes of a row; `expected_version` says which one a writer has seen."""
 
 
+class PartialIndex(Declaration):
+    """An index over the rows that meet a condition."""
+
+    name: Name | None = None
+    """Its name in the database; made from the table and the fields without it."""
+    fields: Annotated[tuple[IndexField, ...], Field(min_length=1)]
+    """The fields, in order; `-` before one makes it descending."""
+    condition: dict[str, object]
+    """Which rows, in the filter language; not a path into json."""
+
+
+class Postgresql(Declaration):
+    """What a model has on PostgreSQL alone."""
+
+    jsonb_gin_indexes: tuple[Name, ...] = ()
+    """Fields of type json or list with a GIN index, which answers equality on the paths into them."""
+    partial_indexes: tuple[PartialIndex, ...] = ()
+    """Indexes over some of the rows."""
+
+
 class Model(Declaration):
     """One table."""
 
@@ -80,6 +100,8 @@ class Model(Declaration):
     """What the model does by itself."""
     indexes: tuple[Index, ...] = ()
     """Indexes over one field or more."""
+    postgresql: Postgresql = Postgresql()
+    """What it has on PostgreSQL alone."""
     renamed_from: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     """Earlier names of the model."""
     removed: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()

@@ -322,7 +322,13 @@ models:
       n: {type: integer, primary_key: true}
       age: integer?
       name: text?
+      extra: json?
     indexes: [{fields: [age]}, {fields: [name]}]
+    postgresql:
+      jsonb_gin_indexes: [extra]
+      partial_indexes:
+        - {fields: [name, -n], condition: {age: {$in: [7, 77]}}}
+        - {name: px_dear, fields: [age], condition: {$or: [{name: {$like: "o'k%"}}, {name: null}]}}
 """
 
 
@@ -341,16 +347,31 @@ def test_an_index_answers_a_filter(engine: AsyncEngine, text: str, index: str) -
     table, database = table_of(model, engine), cast(Database, engine.dialect.name)
     where = condition(parse_filter(read(text), model.types), dict(table.c), model.types, database)
 
-    async def work() -> str:
-        await fill(engine, table, [{"n": n, "age": n, "name": f"name{n}"} for n in range(2_000)])
-        async with engine.connect() as connection:
-            await connection.exec_driver_sql("ANALYZE thing")
-            found = sa.select(table.c.n).where(where)
-            compiled: Any = found.compile(dialect=engine.dialect)
-            given, processors = compiled.construct_params(), compiled._bind_processors
-            values = tuple(processors.get(key, lambda v: v)(given[key]) for key in compiled.positiontup)
-            explain = "EXPLAIN " if database == "postgresql" else "EXPLAIN QUERY PLAN "
-            return str((await connection.exec_driver_sql(explain + str(compiled), values)).all())
+    assert f"ix_thing_{index}" in asyncio.run(plan_of(engine, table, where))
 
-    plan = asyncio.run(work())
-    assert f"ix_thing_{index}" in plan, plan
+
+async def plan_of(engine: AsyncEngine, table: sa.Table, where: Any) -> str:
+    """How the database would find the rows among two thousand."""
+    await fill(
+        engine, table, [{"n": n, "age": n, "name": f"name{n}", "extra": {"a": n, "t": [n, "x"]}} for n in range(2_000)]
+    )
+    async with engine.connect() as connection:
+        await connection.exec_driver_sql("ANALYZE thing")
+        found = sa.select(table.c.n).where(where)
+        compiled: Any = found.compile(dialect=engine.dialect)
+        given, processors = compiled.construct_params(), compiled._bind_processors
+        values = tuple(processors.get(key, lambda v: v)(given[key]) for key in compiled.positiontup)
+        explain = "EXPLAIN " if engine.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN "
+        return str((await connection.exec_driver_sql(explain + str(compiled), values)).all())
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    "text", ["{extra.a: 77}", "{extra.t: 77}", "{extra.a: {$in: [7, 77]}}", "{extra.t: {$all: [7, x]}}"]
+)
+def test_a_gin_index_answers_equality_on_a_path(engine: AsyncEngine, text: str) -> None:
+    document = parse_document(INDEXED.encode(), "m")
+    model = build_catalog([(document, load_models(document))]).models["Thing"]
+    table = table_of(model, engine)
+    where = condition(parse_filter(read(text), model.types), dict(table.c), model.types, "postgresql")
+    assert "gin_thing_extra" in asyncio.run(plan_of(engine, table, where))
