@@ -234,6 +234,8 @@ async def pending_plan(
 @asynccontextmanager
 async def reached(target: Target) -> AsyncIterator[None]:
     """Whatever goes wrong inside is told as a database that cannot be reached."""
+    import sqlite3
+
     from runner.dialects.errors import is_database_error, unreachable
 
     if target.url.startswith("sqlite:///") and not target.file.parent.is_dir():
@@ -241,6 +243,9 @@ async def reached(target: Target) -> AsyncIterator[None]:
         fix = f"mkdir -p {target.file.parent}"
         raise UnreachableError(Problem("DF422", what, None, "there is no such folder", fix))
     try:
+        if target.url.startswith("sqlite:///"):
+            # a connect that fails inside aiosqlite leaves a thread that may outlive the loop it reports to
+            sqlite3.connect(target.file).close()
         yield
     except (OSError, TimeoutError) as error:
         raise UnreachableError(unreachable(error, target.shown)) from error
