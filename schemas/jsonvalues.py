@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +32,10 @@ def json_value(value: object, depth: int = 0) -> object:
     if isinstance(value, (int, float, Decimal)):
         return _number(value)
     if isinstance(value, datetime):
-        return instant(value).isoformat().replace("+00:00", "Z")
+        try:
+            return instant(value).isoformat().replace("+00:00", "Z")
+        except OverflowError:
+            raise ValueProblem("wants a datetime of the years 1 to 9999") from None
     if isinstance(value, (date, time)):
         return value.isoformat()
     if isinstance(value, UUID):
@@ -61,9 +65,9 @@ def _number(value: int | float | Decimal) -> int | float:
         if not INTEGER_MIN <= value <= INTEGER_MAX:
             raise ValueProblem("wants a whole number of at most 64 bits")
         return value
-    if value != value or value in (float("inf"), float("-inf")):
+    if not (value.is_finite() if isinstance(value, Decimal) else isfinite(value)):
         raise ValueProblem("NaN and the infinities are not allowed")
-    if isinstance(value, Decimal) and value == value.to_integral_value() and INTEGER_MIN <= value <= INTEGER_MAX:
+    if isinstance(value, Decimal) and INTEGER_MIN <= value <= INTEGER_MAX and value == int(value):
         return int(value)
     number = float(value)
     if number in (float("inf"), float("-inf")):

@@ -371,6 +371,12 @@ def instant(value: datetime) -> datetime:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def _is_whole(value: float | Decimal) -> bool:
+    if isinstance(value, Decimal):
+        return value.is_finite() and value.adjusted() < 4_000 and value == int(value)
+    return isfinite(value) and value == int(value)
+
+
 def _double(value: int | float | Decimal) -> float:
     """The nearest double; an infinity for what is none, which is refused later."""
     try:
@@ -409,7 +415,7 @@ def deliver(kind: ValueType, value: object, *, to_scale: bool = True) -> object:
         case "integer":
             if isinstance(value, int) and not isinstance(value, bool):
                 result = value
-            elif isinstance(value, (float, Decimal)) and isfinite(value) and value == int(value):
+            elif isinstance(value, (float, Decimal)) and _is_whole(value):
                 result = int(value)
         case "float":
             if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):

@@ -223,7 +223,7 @@ def _number(kind: ValueType, raw: object, scope: _Scope) -> object:
     if column is None:
         if isinstance(raw, Connection) and widens(raw.type.required(), _NUMBER[kind.kind]):
             return raw  # a null that arrives is refused when it does
-        return parse_value(_NUMBER[kind.kind], raw, to_scale=False)
+        return parse_value(_NUMBER[kind.kind], raw)
     if not widens(column.type.required(), _NUMBER[kind.kind]):
         raise ValueProblem(f"{column.name!r} is {column.type}, wanted {kind.kind}", kind="shape")
     return column

@@ -1,5 +1,8 @@
 """What cannot be meant is refused: the words, the place, and the kind of each refusal of a filter and of an order."""
 
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+
 import pytest
 
 from runner.source import parse_document
@@ -139,6 +142,20 @@ def test_a_filter_is_refused_in_words_at_its_place(text: str, path: Path, what: 
         ("tier", "silver", "wants one of basic, gold, got text"),
         ("profile", float("nan"), "NaN and the infinities are not allowed"),
         ("profile", b"x", "wants json, got bytes"),
+        ("profile", Decimal("sNaN"), "NaN and the infinities are not allowed"),
+        (
+            "profile",
+            datetime.max.replace(tzinfo=timezone(timedelta(hours=-14))),
+            "wants a datetime of the years 1 to 9999",
+        ),
+        (
+            "seen",
+            datetime.max.replace(tzinfo=timezone(timedelta(hours=-14))),
+            "wants a datetime (ISO 8601, such as 2026-01-31T10:00:00Z), got a datetime",
+        ),
+        ("age", Decimal("sNaN"), "wants a whole number, got a decimal"),
+        ("weight", Decimal("sNaN"), "NaN and the infinities are not allowed"),
+        ("price", Decimal("NaN"), "NaN and the infinities are not allowed"),
         ("profile", 2**64, "wants a whole number of at most 64 bits"),
         ("profile", {"a": ["\x00"]}, "text with a NUL character or a lone surrogate cannot be stored"),
     ],

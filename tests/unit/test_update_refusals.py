@@ -37,6 +37,7 @@ def read(text: str) -> object:
         ("{$set: {profile.a: 1, profile.a.b: 2}}", ("$set", "profile.a.b"), "'profile.a.b' and 'profile.a' overlap"),
         ("{age: {$inc: 0.5}}", ("age", "$inc"), "wants a whole number, got '0.5'"),
         ("{age: {$multiply: 1.5}}", ("age", "$multiply"), "wants a whole number, got '1.5'"),
+        ("{age: {$inc: 9223372036854775808}}", ("age", "$inc"), "wants a whole number of at most 64 bits"),
         ("{age: {$inc: null}}", ("age", "$inc"), "wants integer, got null"),
         ("{age: {$inc: x}}", ("age", "$inc"), "wants a whole number, got 'x'"),
         ("{name: {$inc: 1}}", ("name", "$inc"), "$inc does not work on text"),
