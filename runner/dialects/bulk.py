@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from runner.dialects.base import Session
 from runner.dialects.types import to_sqlite
 from runner.query import Conflict
+from schemas.jsonvalues import json_value
 from schemas.types import ValueType
 
 SQLITE_BIND_LIMIT = 32_766
@@ -109,7 +110,7 @@ def _for_copy(load: Load, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any
     for row in rows:
         values = list(row)
         for index in trees:
-            values[index] = None if values[index] is None else json.dumps(values[index], ensure_ascii=False)
+            values[index] = None if values[index] is None else json.dumps(json_value(values[index]), ensure_ascii=False)
         copied.append(tuple(values))
     return copied
 

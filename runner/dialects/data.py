@@ -14,6 +14,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from runner.dialects.types import column_type, to_sqlite
 from runner.filters import Database
+from schemas.jsonvalues import json_value
 from schemas.types import ValueType
 
 _TREES = ("json", "list")
@@ -46,7 +47,7 @@ def _unnested(
     for index, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         values = [row[index] for row in rows]
         if kind.kind in _TREES:
-            values = [None if v is None else json.dumps(v, ensure_ascii=False) for v in values]
+            values = [None if v is None else json.dumps(json_value(v), ensure_ascii=False) for v in values]
         plain = sa.Text() if kind.kind in _TREES else column_type(kind)
         arrays.append(sa.literal(values, ARRAY(plain)))
         columns.append(sa.column(f"d_{name}", plain))

@@ -17,7 +17,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from schemas.types import ValueType, instant
+from schemas.jsonvalues import json_value
+from schemas.types import ValueType, deliver, instant
 
 SQLITE_PRECISION = 18
 """A decimal of 18 digits is the largest that 64 bits hold whatever its digits."""
@@ -57,12 +58,16 @@ class Stored(TypeDecorator[Any]):
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         """A value on its way in."""
-        return to_sqlite(self.value_type, value) if dialect.name == "sqlite" else value
+        if dialect.name == "sqlite":
+            return to_sqlite(self.value_type, value)
+        return json_value(value) if self.value_type.kind == "list" else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         """A value on its way out."""
         if dialect.name == "sqlite":
             return from_sqlite(self.value_type, value)
+        if self.value_type.kind == "list":
+            return typed_list(self.value_type, value)
         if self.value_type.kind == "datetime" and value is not None and value.tzinfo is None:
             return value.replace(
                 tzinfo=UTC
@@ -103,7 +108,7 @@ def to_sqlite(kind: ValueType, value: Any) -> Any:
         case "uuid":
             return str(value)
         case "json" | "list":
-            return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            return json.dumps(json_value(value), ensure_ascii=False, separators=(",", ":"))
         case _:
             return value
 
@@ -125,7 +130,18 @@ def from_sqlite(kind: ValueType, value: Any) -> Any:
             return time.fromisoformat(value)
         case "uuid":
             return UUID(value)
-        case "json" | "list":
+        case "json":
             return json.loads(value)
+        case "list":
+            return typed_list(kind, json.loads(value))
         case _:
             return value
+
+
+def typed_list(kind: ValueType, value: Any) -> Any:
+    """A list as its type has it: JSON keeps dates, decimals and UUIDs as texts and numbers."""
+    is_plain = kind.items is None or kind.items.kind in _PLAIN_ITEMS
+    return value if value is None or is_plain else deliver(kind, value)
+
+
+_PLAIN_ITEMS = ("string", "text", "enum", "integer", "float", "boolean", "json", "any")

@@ -32,6 +32,7 @@ models:
       at: time?
       key: uuid?
       extra: json?
+      days: {type: list, items: date, nullable: true}
       blob: bytes?
       ok: boolean?
       weight: float?
@@ -40,7 +41,7 @@ models:
 
 FULL: dict[str, Any] = {
     "sku": "Ünï%", "age": -5, "price": Decimal("19.99"), "seen": datetime(2024, 2, 29, 12, 0, 0, 123456, tzinfo=UTC),
-    "day": date(1999, 12, 31), "at": time(23, 59, 59, 1), "key": UUID(int=7), "extra": {"a": [1, None, "x"]},
+    "day": date(1999, 12, 31), "at": time(23, 59, 59, 1), "key": UUID(int=7), "extra": {"a": [1, None, "x"]}, "days": [date(1999, 12, 31)],
     "blob": b"\x00\xff", "ok": True, "weight": 0.1, "tier": "basic",
 }  # fmt: skip
 
