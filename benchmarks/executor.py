@@ -33,7 +33,7 @@ ROUNDS = 5
 class NoOp:
     """Gives its input back."""
 
-    name, summary, uses_database, writes = "no_op", "", False, False
+    name, summary, uses_database, writes, is_repeatable = "no_op", "", False, False, True
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         return {}

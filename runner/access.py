@@ -16,7 +16,7 @@ from runner.features import guard
 from runner.features.base import Scope
 from runner.query import Count, Delete, Insert, Load, Query, Question, Read, RowData, Update, Upsert, row_with
 from runner.scoping import ScopedSession, UnscopedError
-from runner.statements import conflict_rows, isolation_statement, misfits, own_statement, statement
+from runner.statements import conflict_rows, misfits, own_statement, statement
 from runner.updates import parts_by_field
 from schemas.filters import Compare, Order
 from schemas.shapes import TENANT, FieldShape, ModelShape
@@ -166,11 +166,6 @@ class Access:
     async def reserve_ids(self, model: ModelShape, count: int) -> list[int]:
         """`count` generated keys that nobody else will get."""
         return await bulk.reserve_ids(self._session, self._session.table(model), model.primary_key[0], count)
-
-    async def isolate(self, level: str) -> None:
-        """How much of other transactions this one sees, said before its first query; SQLite has one writer anyway."""
-        if self._session.database == "postgresql" and level != "read_committed":
-            await self._session.execute(isolation_statement(level))
 
     async def ask_sql(
         self, sql: SqlText, values: Mapping[str, object], kinds: Mapping[str, ValueType],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,14 @@ import click
 
 from runner import __version__
 from runner.cli_migrate import migrate
+from runner.cli_runs import runs
 from runner.options import FILE, database_options
 
 if TYPE_CHECKING:
+    from runner.choices import RunOptions
     from runner.errors import DfrunError
+    from runner.results import RunResult
+    from runner.run import Executor
 
 INTERRUPTED = {2: 130, 15: 143, 1: 143}
 """Exit status by signal; a closed terminal (SIGHUP) ends a run as SIGTERM does."""
@@ -53,6 +57,9 @@ def group() -> None:
     """
 
 
+group.add_command(runs)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. What dfrun refuses is printed as problems; its own bugs go to a file, one line to the
     user."""
@@ -64,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except click.ClickException as error:
         error.show()
@@ -114,6 +121,18 @@ def _bug(error: BaseException) -> int:
     return 70
 
 
+def _output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    form = click.Choice(["text", "json", "jsonl"])
+    for option in (
+        click.option("--debug", is_flag=True, help="show tracebacks"),
+        click.option("-v", "--verbose", is_flag=True, help="every start and end of a step"),
+        click.option("-q", "--quiet", is_flag=True, help="no progress"),
+        click.option("-o", "--output", type=form, default="text", show_default=True),
+    ):
+        command = option(command)
+    return command
+
+
 @group.command()
 @click.argument("file", type=FILE)
 @click.option("-p", "--param", "parameters", multiple=True, metavar="NAME=VALUE", help="set a parameter")
@@ -122,30 +141,62 @@ def _bug(error: BaseException) -> int:
 @click.option("--only", multiple=True, metavar="STEP", help="this step and what it needs")
 @click.option("--tenant", metavar="NAME", help="whose rows it reads and writes")
 @click.option("--run-id", metavar="ID", help="the run's name; one is made without it")
-@click.option("-o", "--output", type=click.Choice(["text", "json", "jsonl"]), default="text", show_default=True)
-@click.option("-q", "--quiet", is_flag=True, help="no progress")
-@click.option("-v", "--verbose", is_flag=True, help="every start and end of a step")
-@click.option("--debug", is_flag=True, help="show tracebacks")
+@click.option("--idempotency-key", metavar="KEY", help="a second run with this key gives the first one's result")
+@_output_options
 def run(
     file: Path, parameters: tuple[str, ...], parameters_file: Path | None, database: str | None,
-    environment: str | None, only: tuple[str, ...], tenant: str | None, run_id: str | None, output: str, quiet: bool,
-    verbose: bool, debug: bool,
+    environment: str | None, only: tuple[str, ...], tenant: str | None, run_id: str | None,
+    idempotency_key: str | None, **shown: Any,
 ) -> None:  # fmt: skip
     """Check a pipeline and its tables, then run it."""
-    import asyncio
+    from runner import api
 
-    from runner import api, report
+    options = api.RunOptions(
+        parameters, parameters_file, database, environment, only, run_id, tenant, idempotency_key=idempotency_key
+    )
+    _conduct(lambda told, started: api.run_file(file, told, started), options, **shown)
+
+
+@group.command()
+@click.argument("run_id", metavar="RUN")
+@click.option("--use-current", is_flag=True, help="take the file as it is now for the steps that have not run")
+@click.option("--mark-done", metavar="STEP", help="this step, whose outcome is unknown, was done")
+@click.option("--with-output", metavar="YAML", help="what the step of --mark-done gave: '{id: 7}'")
+@click.option("--redo", multiple=True, metavar="STEP", help="this step, whose outcome is unknown, was not done")
+@database_options
+@_output_options
+def resume(
+    run_id: str, use_current: bool, mark_done: str | None, with_output: str | None, redo: tuple[str, ...],
+    database: str | None, environment: str | None, **shown: Any,
+) -> None:  # fmt: skip
+    """Go on with a run that was interrupted or has failed. What is recorded does not run again."""
+    from runner import api
+
+    decisions = api.Decisions(use_current, mark_done, with_output, redo)
+    options = api.RunOptions(database=database, environment=environment)
+    _conduct(lambda told, started: api.resume_run(run_id, told, decisions, started), options, **shown)
+
+
+def _conduct(
+    work: Callable[[RunOptions, Callable[[Executor], None]], Awaitable[RunResult]], options: RunOptions, *,
+    output: str, quiet: bool, verbose: bool, debug: bool,
+) -> None:  # fmt: skip
+    """Run something, show it, and leave with its exit status."""
+    import asyncio
+    from dataclasses import replace
+
+    from runner import report
     from runner.errors import DfrunError
     from runner.progress import choose_progress
     from runner.signals import Signals
 
     progress = choose_progress(output, quiet=quiet, verbose=verbose)
-    options = api.RunOptions(parameters, parameters_file, database, environment, only, run_id, tenant, progress.take)
+    options = replace(options, emit=progress.take)
     signals = Signals()
 
-    async def go() -> Any:
+    async def go() -> RunResult:
         with progress:
-            return await api.run_file(file, options, signals.listen)
+            return await work(options, signals.listen)
 
     try:
         result = asyncio.run(go())

@@ -16,7 +16,7 @@ from schemas.shapes import ModelShape
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-    from runner.dialects.session import Store
+    from runner.dialects.store import Store
     from runner.filters import Database
     from runner.migrate.migrator import Migrator
     from runner.migrate.plan import MigrationPlan
@@ -130,7 +130,8 @@ async def open_store(
     when they differ, unless all that is pending is harmless and may be done here.
     """
     from runner.audit.triggers import track, untracked_models
-    from runner.dialects.session import Store, open_engine
+    from runner.dialects.session import open_engine
+    from runner.dialects.store import Store
     from runner.migrate.gate import Gate
     from runner.tables import build_tables
 
@@ -138,7 +139,8 @@ async def open_store(
         raise TablesError(_tables_missing(list(models)))  # opening it would leave an empty file behind
     database = target.database
     tables = build_tables(models, database)
-    engine = open_engine(target.url, pool_size=parallel + 2, max_overflow=0)
+    engine = open_engine(target.url, pool_size=parallel + 2, max_overflow=parallel)
+    store = Store(engine, tables)
     try:
         async with reached(target):
             migrator = _migrator(engine, models, database, sources, written)
@@ -149,10 +151,8 @@ async def open_store(
                 raise TablesError(_pending(plan, models))
             if plan.steps:
                 await migrator.apply(Gate("LOW"))
-            store = Store(engine, tables)
-            async with engine.connect() as connection:
-                untracked = await untracked_models(connection, models, tables)
-                await connection.rollback()
+            async with store.session(writes=False) as session:
+                untracked = await untracked_models(session.connection, models, tables)
             if untracked and target.creates_tables:
                 async with store.session() as session:
                     await track(session.connection, models, tables, untracked)
@@ -162,7 +162,7 @@ async def open_store(
             raise TablesError(Problem("DF640", what, None, why, "dfrun migrate apply, or migrate: auto in dfrun.yaml"))
         yield store
     finally:
-        await engine.dispose()
+        await store.close()
 
 
 def _migrator(

@@ -72,6 +72,12 @@ class TablesError(DfrunError):
     exit_code = 3
 
 
+class GateError(DfrunError):
+    """Not started: another run holds the pipeline, or a gate said no. Nothing has run."""
+
+    exit_code = 3
+
+
 class UnreachableError(DfrunError):
     """The database or a secret cannot be reached before the start."""
 
@@ -92,6 +98,12 @@ class StepError(DfrunError):
     def problem(self) -> Problem:
         """The one problem of this step."""
         return self.problems[0]
+
+
+class UndecidedError(StepError):
+    """An act outside every database was begun, and nobody knows whether it was done (DF5)."""
+
+    exit_code = 5
 
 
 def sort_problems(problems: Iterable[Problem]) -> list[Problem]:

@@ -8,8 +8,18 @@ from typing import Literal
 
 from runner.errors import Problem
 
-StepState = Literal["succeeded", "failed", "skipped", "blocked", "cancelled", "timed_out"]
-RunState = Literal["succeeded", "failed", "interrupted", "timed_out"]
+StepState = Literal["succeeded", "failed", "skipped", "blocked", "cancelled", "timed_out", "undecided"]
+RunState = Literal[
+    "succeeded",
+    "failed",
+    "interrupted",
+    "timed_out",
+    "cancelled",
+    "needs_decision",
+    "taken_over",
+    "silent",
+    "skipped",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +27,13 @@ class RunStarted:
     run_id: str
     pipeline: str
     steps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunNoted:
+    """Something about the run that its user should know: what it waits for, how it began."""
+
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +85,4 @@ class RunFinished:
     duration_ms: float
 
 
-Event = RunStarted | StepStarted | StepProgress | StepRetrying | StepLogged | StepFinished | RunFinished
+Event = RunStarted | RunNoted | StepStarted | StepProgress | StepRetrying | StepLogged | StepFinished | RunFinished

@@ -54,6 +54,26 @@ def read_parameters(
     return values
 
 
+def recorded_parameters(pipeline: Pipeline, kept: Mapping[str, object], document: Document) -> dict[str, object]:
+    """The values that a run began with; parameters that are new in the file have their defaults.
+
+    Raises `DefinitionError` DF403 for a new one without a default.
+    """
+    values: dict[str, object] = {}
+    for name, param in pipeline.params.items():
+        if name in kept:
+            values[name] = kept[name]
+        elif param.required:
+            place = document.place(("params", name), key=True)
+            why = "the run began without it"
+            raise DefinitionError(
+                Problem("DF403", f"the parameter {name!r} is required", place, why, "give it a default")
+            )
+        else:
+            values[name] = _default(param, param.value_type())
+    return values
+
+
 def read_secrets(secrets: Mapping[str, Secret], folder: Path) -> dict[str, str]:
     """The value of every secret. Raises `UnreachableError` DF421, naming the source and never a value."""
     values: dict[str, str] = {}

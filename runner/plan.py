@@ -30,6 +30,8 @@ class PlannedStep:
 
     step: GraphStep
     waits: tuple[Wait, ...]
+    wanted: frozenset[str] | None = None
+    """The members of its output that other steps or the pipeline's outputs read; None: all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ def build_plan(graph: Graph, identity: str, only: Sequence[str] = ()) -> Plan:
             fix = did_you_mean(name, graph.steps)
             raise DefinitionError(Problem("DF401", f"--only: there is no step {name!r}", None, "", fix))
     names = _needed(graph, only) if only else set(graph.steps)
-    steps = {n: PlannedStep(s, tuple(_waits(graph, s))) for n, s in graph.steps.items() if n in names}
+    wanted = _wanted(graph)
+    steps = {n: PlannedStep(s, tuple(_waits(graph, s)), wanted[n]) for n, s in graph.steps.items() if n in names}
     readers: dict[str, list[tuple[str, Wait]]] = {name: [] for name in steps}
     for name, planned in steps.items():
         for wait in planned.waits:
@@ -80,6 +83,20 @@ def _needed(graph: Graph, only: Sequence[str]) -> set[str]:
     for name in only:
         needed |= nx.ancestors(graph.digraph, name)
     return needed
+
+
+def _wanted(graph: Graph) -> dict[str, frozenset[str] | None]:
+    """For each step the members of its output that someone reads."""
+    read: dict[str, set[str] | None] = {name: set() for name in graph.steps}
+    links = [*(link for step in graph.steps.values() for link in step.reads), *graph.outputs.values()]
+    for link in links:
+        members = read.get(link.root)
+        if members is not None:
+            if len(link.source) == 1:
+                read[link.root] = None  # the whole value
+            else:
+                members.add(link.source[1])
+    return {name: None if members is None else frozenset(members) for name, members in read.items()}
 
 
 def _waits(graph: Graph, step: GraphStep) -> list[Wait]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from runner.events import (
     Event,
     RunFinished,
+    RunNoted,
     RunStarted,
     StepFinished,
     StepLogged,
@@ -26,7 +27,15 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-_MARKS = {"succeeded": "✓", "failed": "✗", "timed_out": "✗", "skipped": "-", "blocked": "-", "cancelled": "-"}
+_MARKS = {
+    "succeeded": "✓",
+    "failed": "✗",
+    "timed_out": "✗",
+    "skipped": "-",
+    "blocked": "-",
+    "cancelled": "-",
+    "undecided": "?",
+}
 SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -75,7 +84,9 @@ class Lines(_Silent):
 
     def take(self, event: Event) -> None:
         """Print a line, or nothing."""
-        if isinstance(event, StepLogged):
+        if isinstance(event, RunNoted):
+            _say(event.message)
+        elif isinstance(event, StepLogged):
             rest = " ".join(f"{key}={value}" for key, value in event.fields.items())
             _say(f"{event.level}: {event.message}{' ' + rest if rest else ''}")
         elif self.quiet:
@@ -119,6 +130,8 @@ def event_record(event: Event) -> dict[str, object]:
         case RunStarted(run_id, pipeline, steps):
             rest: dict[str, object] = {"run_id": run_id, "pipeline": pipeline, "steps": list(steps)}
             return {"v": 1, "event": "run_started"} | rest
+        case RunNoted(message):
+            return {"v": 1, "event": "run_noted", "message": message}
         case StepStarted(step, attempt):
             return {"v": 1, "event": "step_started", "step": step, "attempt": attempt}
         case StepProgress(step, rows):
@@ -173,6 +186,11 @@ class LiveTable:
                 console = Console(stderr=True)
                 self._live = Live(console=console, refresh_per_second=8, transient=True, get_renderable=self._table)
                 self._live.start()
+            case RunNoted(message):
+                if self._live is not None:
+                    self._live.console.print(message, markup=False, highlight=False)
+                else:
+                    _say(message)
             case StepStarted(step):
                 self._rows[step].state, self._rows[step].started = "running", time.monotonic()
             case StepProgress(step, rows):

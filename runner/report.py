@@ -15,7 +15,7 @@ from runner.errors import DfrunError, Problem
 
 if TYPE_CHECKING:
     from runner.audit.verify import Change, Verdict
-    from runner.run import RunResult, StepResult
+    from runner.results import RunResult, StepResult
 
 Lines = Callable[[str], list[str]]
 """The lines of a file by the name that messages give it; empty where it cannot be read."""
@@ -100,7 +100,10 @@ def problems_sarif(problems: Iterable[Problem]) -> str:
 
 # --- runs -----------------------------------------------------------------------------------------------------
 
-_MARKS = {"succeeded": "✓", "failed": "✗", "timed_out": "✗", "skipped": "-", "blocked": "-", "cancelled": "-"}
+_MARKS = {
+    "succeeded": "✓", "failed": "✗", "timed_out": "✗", "skipped": "-", "blocked": "-", "cancelled": "-",
+    "undecided": "?",
+}  # fmt: skip
 _MOST_STEPS, _MOST_ROWS, _WIDEST_CELL = 60, 10, 40
 
 
@@ -114,6 +117,7 @@ def run_text(result: RunResult) -> str:
         counted = "" if step.rows is None else f"{step.rows:,} row{'' if step.rows == 1 else 's'}"
         tried = f"  {step.attempts} attempts" if step.attempts > 1 else ""
         note = "" if step.state == "succeeded" else f"  {step.state.replace('_', ' ')}"
+        note = "  recorded before" if step.is_recorded and step.state == "succeeded" else note
         took = _seconds(step.duration_ms) if step.attempts else ""
         told.append(f"  {_MARKS[step.state]} {name:<{width}}  {counted:>14}  {took:>8}{tried}{note}".rstrip())
     if len(steps) > len(shown):
@@ -129,6 +133,8 @@ def run_text(result: RunResult) -> str:
 
 _STATES = {
     "succeeded": "succeeded", "failed": "failed", "interrupted": "was interrupted", "timed_out": "ran out of time",
+    "cancelled": "was cancelled", "needs_decision": "waits for a decision", "taken_over": "was taken over",
+    "silent": "lost its database", "skipped": "was skipped",
 }  # fmt: skip
 
 
@@ -138,14 +144,14 @@ def run_json(result: RunResult, *, one_line: bool = False) -> str:
     steps = {
         name: {
             "state": step.state, "attempts": step.attempts, "rows": step.rows, "duration_ms": step.duration_ms,
-            "error": _error(step),
+            "error": _error(name, step),
         }
         for name, step in result.steps.items()
     }  # fmt: skip
-    first = result.problems[0] if result.problems else None
+    failed = next((_error(name, step) for name, step in result.steps.items() if step.state in _FAILED), None)
     document: dict[str, object] = {
         "run_id": result.run_id, "pipeline": result.pipeline, "state": result.state, "outputs": result.outputs,
-        "error": _record(first) if first else None, "steps": steps,
+        "error": _record(result.problem) if result.problem else failed, "steps": steps,
     }  # fmt: skip
     if result.audit_head is not None:
         document["audit_head"] = result.audit_head
@@ -191,19 +197,24 @@ def refusal_json(error: DfrunError) -> str:
 
 
 def exit_status(result: RunResult) -> int:
-    """0, 1, 75 (the first failure may pass by itself) or 124 (out of time)."""
-    if result.state == "timed_out":
-        return 124
-    failed = [step for step in result.steps.values() if step.state in ("failed", "timed_out")]
+    """0, 1, 3 (taken over), 5 (a decision is needed), 75 (every failure may pass by itself) or 124 (out of time)."""
+    by_state = {"timed_out": 124, "taken_over": 3, "needs_decision": 5, "silent": 75}
+    if result.state in by_state:
+        return by_state[result.state]
+    failed = [step for step in result.steps.values() if step.state in _FAILED]
     if not failed:
-        return 0 if result.state == "succeeded" else 1
+        return 0 if result.state in ("succeeded", "skipped") else 1
     return 75 if all(step.error_class == "transient" for step in failed) else 1
 
 
-def _error(step: StepResult) -> Mapping[str, object] | None:
+_FAILED = ("failed", "timed_out", "undecided")
+
+
+def _error(name: str, step: StepResult) -> Mapping[str, object] | None:
     if step.problem is None:
         return None
-    return {**_record(step.problem), "class": step.error_class, "sqlstate": step.sqlstate}
+    which = {"step": name, "attempt": step.attempts, "class": step.error_class, "sqlstate": step.sqlstate}
+    return {**_record(step.problem), **which}
 
 
 def _seconds(milliseconds: float) -> str:

@@ -6,6 +6,7 @@ import pickle
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Protocol, runtime_checkable
 
 ROWS_PER_BATCH = 5_000
@@ -34,10 +35,12 @@ class Rows(Protocol):
 @dataclass(frozen=True, slots=True)
 class Stream:
     """What a node gives whose rows may be read before it is done: `rows`, and with `rest()` the other members of its
-    output, once one pass over the rows is complete."""
+    output, once one pass over the rows is complete. `file` is what they are read from: a resumed run reads it again
+    and must find it unchanged."""
 
     rows: Rows
     rest: Callable[[], Mapping[str, object]]
+    file: Path | None = None
 
 
 async def count_rows(rows: Rows) -> int:

@@ -1,117 +1,52 @@
 """The executor: runs a plan's steps as soon as their inputs are there, a bounded number at a time, and gives a result
 for every one of them.
 
-A ready queue by in-degree; each attempt of a step in a transaction of its own (`_attempt` is the one place where a
-step's effect is committed). Emits events; prints nothing.
+A ready queue by in-degree. How the effect of a step is committed and recorded is the work of `effects`. Emits events;
+prints nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from runner.conditions import holds
-from runner.errors import Problem, StepError
+from runner.context import Emit, StepContext
+from runner.effects import Effects
+from runner.errors import Problem, StepError, UndecidedError
 from runner.events import (
-    Event,
     RunFinished,
     RunStarted,
     RunState,
     StepFinished,
-    StepLogged,
-    StepProgress,
     StepRetrying,
     StepStarted,
     StepState,
 )  # fmt: skip
+from runner.failures import DEFAULT_RETRY, BugError, UpstreamError, delay_seconds, of_step, step_failure
+from runner.ledger.records import AttemptNote, Record, StepKey, TakenOverError
+from runner.nodes.base import Checked
 from runner.plan import Plan, PlannedStep, Wait
 from runner.reach import reach
-from runner.rows import Batch, Rows, Stream
-from schemas.pipeline import Retry
-from schemas.types import ValueProblem
+from runner.results import FAILED, RunResult, StepResult
+from runner.rows import Rows, Stream
+from runner.streams import Reopened, Watched
 
 if TYPE_CHECKING:
-    from runner.access import Access
     from runner.conditions import Condition
-    from runner.dialects.session import Store
+    from runner.dialects.store import Store
+    from runner.ledger.lease import Lease
+    from runner.ledger.records import Ledger
 
-Emit = Callable[[Event], None]
-_DEFAULT_RETRY = Retry(max=2)
-_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.2, 30.0
-_CLIENT_GRACE_SECONDS = 2.0
-"""The server's own time limit comes first; the client steps in this much later."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """How one step ended. `rows` is None where that means nothing; `problem` says why it did not succeed."""
-
-    state: StepState
-    attempts: int = 0
-    rows: int | None = None
-    duration_ms: float = 0.0
-    problem: Problem | None = None
-    error_class: str | None = None
-    sqlstate: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """How a run ended: its outputs by name (those that could be reached), and every step in the order of the file.
-
-    `bug` is an exception of dfrun's own, for the traceback file. `audit_head` is the end of the chain of changes as
-    this run left it, `number:hash`; None where it changed nothing that is audited.
-    """
-
-    run_id: str
-    pipeline: str
-    state: RunState
-    outputs: Mapping[str, object]
-    steps: Mapping[str, StepResult]
-    duration_ms: float
-    bug: BaseException | None = None
-    audit_head: str | None = None
-
-    @property
-    def problems(self) -> list[Problem]:
-        """Why steps failed, in the order of the file; blocked steps have nothing of their own to say."""
-        return [r.problem for r in self.steps.values() if r.problem is not None and r.state in ("failed", "timed_out")]
-
-
-@dataclass(slots=True)
-class StepContext:
-    """What a running step may use; one an attempt."""
-
-    project: Path
-    run_id: str
-    step_id: str
-    now: datetime
-    emit: Emit
-    _access: Access | None = None
-    rows: int | None = None
-
-    @property
-    def access(self) -> Access:
-        """The tables, inside the transaction of this attempt."""
-        assert self._access is not None, f"{self.step_id} uses a database its kind did not ask for"
-        return self._access
-
-    def progress(self, rows: int) -> None:
-        """Say that `rows` rows more are done."""
-        self.rows = (self.rows or 0) + rows
-        self.emit(StepProgress(self.step_id, self.rows))
-
-    def log(self, level: str, message: str, fields: Mapping[str, object]) -> None:
-        """Put a message into the run's log."""
-        self.emit(StepLogged(self.step_id, level, message, fields))
+_AT_ONCE: frozenset[RunState] = frozenset({"timed_out", "taken_over", "silent"})
+"""Interruptions that leave running steps no time to end."""
+_LEASE_POLL_SECONDS = 0.2
 
 
 @dataclass(slots=True)
@@ -123,49 +58,17 @@ class _Live:
     verdict: StepState | None = None
     state: StepState | None = None
     value: object = None
-    stream: _Watched | None = None
+    stream: Watched | None = None
     attempts: int = 0
     started: float = 0.0
     result: StepResult | None = None
-
-
-class UpstreamError(Exception):
-    """The rows that a step reads cannot be read to their end; the step that gives them has said why."""
-
-
-@dataclass(slots=True)
-class _Watched:
-    """Streamed rows: the first complete pass over them ends their step, a pass that fails is that step's failure."""
-
-    inner: Stream
-    live: _Live
-    executor: Executor
-    context: StepContext
-    columns: tuple[str, ...] = ()
-
-    async def batches(self) -> AsyncIterator[Batch]:
-        seen = 0
-        try:
-            async for batch in self.inner.rows.batches():
-                seen += len(batch.rows)
-                if self.live.state is None and seen > (self.context.rows or 0):
-                    self.context.progress(seen - (self.context.rows or 0))
-                yield batch
-        except StepError as error:
-            if self.live.state is not None:
-                raise
-            self.executor.fail(self.live, error, self.context.rows)
-            raise UpstreamError from error
-        if self.live.state is None:
-            self.live.value = {"rows": self} | dict(self.inner.rest())
-            self.executor.finish(self.live, "succeeded", rows=self.context.rows or 0)
 
 
 @dataclass(slots=True)
 class Executor:
     """One run of one plan.
 
-    roots: the values of `params`, `secrets` and `run`.
+    roots: the values of `params`, `secrets` and `run`. `ledger` and `lease` are missing where nothing is recorded.
     """
 
     plan: Plan
@@ -180,21 +83,29 @@ class Executor:
     tenant: str | None = None
     actor: str = ""
     audit_head: str | None = None
+    ledger: Ledger | None = None
+    lease: Lease | None = None
     bug: BaseException | None = None
+    _effects: Effects = field(init=False)
     _live: dict[str, _Live] = field(default_factory=dict)
     _ready: deque[_Live] = field(default_factory=deque)
     _idle: deque[asyncio.Future[None]] = field(default_factory=deque)
     _busy: int = 0
     _has_failed: bool = False
+    _is_undecided: bool = False
     _interruption: RunState | None = None
     _workers: list[asyncio.Task[None]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._effects = Effects(self.store, self.ledger, self.tenant, self.actor)
+
     async def run(self) -> RunResult:
-        """Run every step that can run; never raises for what a step does."""
+        """Run every step that can run and has not run before; never raises for what a step does."""
         started = time.perf_counter()
         self.emit(RunStarted(self.run_id, self.plan.name, tuple(self.plan.steps)))
         self._live = {n: _Live(p, len(p.waits)) for n, p in self.plan.steps.items()}
         self._ready.extend(live for live in self._live.values() if not live.pending)
+        await self._restore()
         count = max(1, min(self.parallel, len(self._live)))
         self._workers = [asyncio.create_task(self._work()) for _ in range(count)]
         limit = asyncio.create_task(self._limit()) if self.plan.timeout_seconds else None
@@ -207,20 +118,40 @@ class Executor:
         for live in self._live.values():
             if live.state is None:
                 self._settle(live, "cancelled")
-        state = self._interruption or ("failed" if self._has_failed else "succeeded")
+        state = self._state()
         outputs = await self._outputs()
         elapsed = _ms(started)
         self.emit(RunFinished(self.run_id, state, elapsed))
         steps = {name: cast(StepResult, live.result) for name, live in self._live.items()}
-        return RunResult(self.run_id, self.plan.name, state, outputs, steps, elapsed, self.bug, self.audit_head)
+        return RunResult(self.run_id, self.plan.name, state, outputs, steps, elapsed, _befell(state, self.run_id),
+                         self.bug, self.audit_head)  # fmt: skip
 
     def interrupt(self, state: RunState = "interrupted") -> None:
         """Start no new step; steps that still run after `grace_seconds` are cancelled and rolled back."""
         if self._interruption is None:
             self._interruption = state
             self._wake(len(self._idle))
-            grace = self.grace_seconds if state == "interrupted" else 0.0
-            asyncio.get_running_loop().call_later(grace, self._cancel_workers)
+            if state == "silent" and self.store is not None:
+                self.store.break_off()
+            asyncio.get_running_loop().call_later(
+                0.0 if state in _AT_ONCE else self.grace_seconds, self._cancel_workers
+            )
+
+    def hear(self, lease: Lease) -> None:
+        """Act on what the beat of the run's lease has learned."""
+        if lease.is_lost:
+            self.interrupt("taken_over")
+        elif lease.is_silent:
+            self.interrupt("silent")
+        elif lease.is_cancelled:
+            self.interrupt("cancelled")
+
+    def _state(self) -> RunState:
+        if self._interruption:
+            return self._interruption
+        if self._is_undecided:
+            return "needs_decision"
+        return "failed" if self._has_failed else "succeeded"
 
     def _cancel_workers(self) -> None:
         for worker in self._workers:
@@ -229,6 +160,37 @@ class Executor:
     async def _limit(self) -> None:
         await asyncio.sleep(self.plan.timeout_seconds or 0)
         self.interrupt("timed_out")
+
+    # --- what was done before --------------------------------------------------------------------------------
+
+    async def _restore(self) -> None:
+        """Settle the steps that are recorded: they do not run again, and their readers get what was recorded."""
+        for name, live in self._live.items():
+            record = self.ledger.records.get(StepKey(name)) if self.ledger and self.ledger.records else None
+            if record is None:
+                continue
+            if record.status == "done":
+                assert self.ledger is not None
+                live.value = await self.ledger.value(record)
+            elif record.status == "source" and record.seq:
+                live.value = await self._reopened(live, record)
+            else:
+                continue
+            live.started = 0.0
+            self.finish(live, "succeeded", record.rows, is_recorded=True)
+
+    async def _reopened(self, live: _Live, record: Record) -> object:
+        assert self.ledger is not None
+        kept = cast("dict[str, dict[str, object]]", await self.ledger.value(record))
+        fields = live.planned.step.checked.output.fields or {}
+        columns = tuple((fields["rows"].fields or {}) if "rows" in fields else ())
+
+        async def reopen() -> Rows:
+            stream = await self._attempt(live, self._context(live))
+            assert isinstance(stream, Stream)
+            return stream.rows
+
+        return {"rows": Reopened(reopen, columns, record.rows or 0)} | kept.get("rest", {})
 
     # --- scheduling ------------------------------------------------------------------------------------------
 
@@ -292,9 +254,12 @@ class Executor:
         except Exception as error:
             self.fail(live, self._told(live, error), None)
 
-    def finish(self, live: _Live, state: StepState, rows: int | None = None, error: StepError | None = None) -> None:
-        """Record how a step ended and tell its readers."""
-        self._settle(live, state, rows, error)
+    def finish(
+        self, live: _Live, state: StepState, rows: int | None = None, error: StepError | None = None,
+        *, is_recorded: bool = False,
+    ) -> None:  # fmt: skip
+        """Settle how a step ended and tell its readers."""
+        self._settle(live, state, rows, error, is_recorded)
         queue = [live]
         while queue:
             ended = queue.pop()
@@ -321,26 +286,34 @@ class Executor:
         self._settle(reader, reader.verdict)
         return True
 
-    def _settle(self, live: _Live, state: StepState, rows: int | None = None, error: StepError | None = None) -> None:
+    def _settle(
+        self, live: _Live, state: StepState, rows: int | None = None, error: StepError | None = None,
+        is_recorded: bool = False,
+    ) -> None:  # fmt: skip
         live.state = state
         elapsed = _ms(live.started) if live.started else 0.0
-        problem = error.problem if error else None
+        problem = of_step(live.planned.step, error.problem) if error else None
         live.result = StepResult(
             state, live.attempts, rows, elapsed, problem, error.error_class if error else None,
-            error.sqlstate if error else None,
+            error.sqlstate if error else None, is_recorded,
         )  # fmt: skip
         self.emit(StepFinished(live.planned.step.id, state, live.attempts, rows, elapsed, problem))
 
     def fail(self, live: _Live, error: StepError, rows: int | None) -> None:
-        """Record that a step failed."""
+        """Settle that a step failed."""
         self._has_failed = True
-        self.finish(live, "timed_out" if error.error_class == "timeout" else "failed", rows, _at(live, error))
+        state: StepState = "timed_out" if error.error_class == "timeout" else "failed"
+        if isinstance(error, UndecidedError):
+            self._is_undecided, state = True, "undecided"
+        if isinstance(error, BugError):
+            self.bug = self.bug or error.__cause__
+        self.finish(live, state, rows, error)
 
     # --- one step --------------------------------------------------------------------------------------------
 
     async def _step(self, live: _Live) -> None:
         step = live.planned.step
-        if any(wait.is_early and self._live[wait.upstream].state == "failed" for wait in live.planned.waits):
+        if any(wait.is_early and self._live[wait.upstream].state in FAILED for wait in live.planned.waits):
             self.finish(live, "blocked")
             return
         if step.when:
@@ -353,23 +326,30 @@ class Executor:
                 self.finish(live, "skipped")
                 return
         live.started = time.perf_counter()
-        retry = step.retry or _DEFAULT_RETRY
+        retry = step.retry or DEFAULT_RETRY
         while True:
+            if self.lease is not None and not self.lease.is_fresh and not await self._renewed(self.lease):
+                return
             live.attempts += 1
             self.emit(StepStarted(step.id, live.attempts))
-            context = StepContext(step.subject.project, self.run_id, step.id, self.now, self.emit)
+            context = self._context(live)
             try:
                 value = await self._attempt(live, context)
             except UpstreamError:
                 self.finish(live, "blocked")
+                return
+            except TakenOverError:
+                self.interrupt("taken_over")
+                self.finish(live, "cancelled")
                 return
             except asyncio.CancelledError:
                 self.finish(live, "cancelled")
                 raise
             except Exception as error:
                 told = self._told(live, error)
-                wait = _delay(retry, live.attempts, told)
-                if wait is None or self._interruption:
+                wait = None if self._interruption else delay_seconds(retry, live.attempts, told)
+                await self._note(live, told, wait)
+                if wait is None:
                     self.fail(live, told, context.rows)
                     return
                 self.emit(StepRetrying(step.id, live.attempts + 1, wait, told.problem))
@@ -380,41 +360,36 @@ class Executor:
             self._open(live, value, context)
         else:
             live.value = value
+            self._extend_audit(context.audit_head)
             self.finish(live, "succeeded", context.rows)
+
+    def _extend_audit(self, head: str | None) -> None:
+        if head is not None and (self.audit_head is None or _number(head) > _number(self.audit_head)):
+            self.audit_head = head
+
+    async def _renewed(self, lease: Lease) -> bool:
+        """Wait until the lease is fresh; False when the run is interrupted before."""
+        while not lease.is_fresh:
+            if self._interruption:
+                return False
+            await asyncio.sleep(_LEASE_POLL_SECONDS)
+        return True
 
     async def _holds(self, condition: Condition) -> bool:
         values = {link.text: await self._value(link.source, False, None) for link in condition.links}
         return holds(condition, values)
 
+    def _context(self, live: _Live) -> StepContext:
+        return StepContext(live.planned.step.subject.project, self.run_id, live.planned.step.id, self.now, self.emit)
+
     async def _attempt(self, live: _Live, context: StepContext) -> Mapping[str, object] | Stream | None:
-        """One attempt in one transaction: the effect of a step and whatever is recorded about it commit here."""
+        """One attempt: its arguments, then its effect."""
         step = live.planned.step
-        parsed = step.checked.parsed
+        checked: Checked = step.checked
         if step.connections:
             values = [await self._value(link.source, link.has_default, link.default) for link in step.connections]
-            parsed = step.kind.check(step.bind(values), step.subject).parsed
-        limit = step.timeout_seconds
-        if not step.kind.uses_database and limit is None:
-            return await step.kind.run(parsed, context)
-        async with AsyncExitStack() as stack:
-            if limit is not None:
-                in_server = step.kind.uses_database and self.store is not None and self.store.database == "postgresql"
-                await stack.enter_async_context(asyncio.timeout(limit + (_CLIENT_GRACE_SECONDS if in_server else 0)))
-            if step.kind.uses_database:
-                assert self.store is not None, "a plan with database steps is run with a database"
-                from runner.access import Access
-                from runner.features.base import Scope
-
-                session = await stack.enter_async_context(
-                    self.store.session(writes=step.kind.writes, timeout_seconds=limit)
-                )
-                scope = Scope(self.now, self.tenant, self.run_id, step.id, self.actor)
-                context._access = Access(session, scope, step.subject.models)
-            value = await step.kind.run(parsed, context)
-            head = await context.access.finish() if step.kind.uses_database else None
-        if head is not None and (self.audit_head is None or _number(head) > _number(self.audit_head)):
-            self.audit_head = head
-        return value
+            checked = step.kind.check(step.bind(values), step.subject)
+        return await self._effects.carry_out(step, checked, context, StepKey(step.id), live.planned.wanted)
 
     async def _value(self, source: tuple[str, ...], has_default: bool, default: object) -> object:
         upstream = self._live.get(source[0])
@@ -427,7 +402,7 @@ class Executor:
 
     def _open(self, live: _Live, stream: Stream, context: StepContext) -> None:
         """Let those readers go that need nothing but the stream."""
-        watched = _Watched(stream, live, self, context, stream.rows.columns)
+        watched = Watched(stream, _Reading(self, live, context), stream.rows.columns)
         live.stream = watched
         live.value = {"rows": watched}
         for name, wait in self.plan.readers[live.planned.step.id]:
@@ -436,34 +411,64 @@ class Executor:
         self._wake(len(self._ready) - 1)
 
     def _told(self, live: _Live, error: Exception) -> StepError:
-        """Any failure of a step as a `StepError`."""
-        if isinstance(error, StepError):
-            return error
-        if isinstance(error, (ValueProblem, ExceptionGroup)):
-            return _refused(error)
-        if isinstance(error, TimeoutError):
-            limit = live.planned.step.timeout_seconds
-            what = f"it ran longer than its {limit:g} s" if limit else "waiting for an answer took too long"
-            return StepError(Problem("DF503", what, None, "", "raise the step's timeout"), "timeout")
-        from runner.dialects.errors import is_database_error, step_error
+        return step_failure(live.planned.step, error)
 
-        if is_database_error(error):
-            return step_error(error, live.planned.step.subject.models)
-        if isinstance(error, OSError):
-            return StepError(Problem("DF505", f"the system refused: {error.strerror or type(error).__name__}"))
-        self.bug = self.bug or error
-        return StepError(Problem("DF599", f"a bug in dfrun ({type(error).__name__})", None, "", "please report it"))
+    async def _note(self, live: _Live, error: StepError, wait: float | None) -> None:
+        """Put a failed attempt into the run's history."""
+        if self.ledger is not None:
+            problem = error.problem
+            key, waited = StepKey(live.planned.step.id), round((wait or 0) * 1000)
+            note = AttemptNote(
+                key, live.attempts, problem.code, error.error_class, error.sqlstate, problem.what, waited
+            )
+            await self.ledger.note(note)
 
     async def _outputs(self) -> dict[str, object]:
         outputs: dict[str, object] = {}
         for name, link in self.plan.outputs.items():
             upstream = self._live.get(link.root)
             if upstream is None or upstream.state == "succeeded":
-                value = await reach(upstream.value if upstream else self.roots[link.root], link.source[1:])
-                outputs[name] = await _listed(value)
+                try:
+                    value = await reach(upstream.value if upstream else self.roots[link.root], link.source[1:])
+                    outputs[name] = await _listed(value)
+                except StepError:
+                    continue  # rows of a file that is no longer as it was
             elif upstream.state == "skipped":
                 outputs[name] = None
         return outputs
+
+
+@dataclass(slots=True)
+class _Reading:
+    """The step behind a stream."""
+
+    executor: Executor
+    live: _Live
+    context: StepContext
+
+    @property
+    def is_over(self) -> bool:
+        return self.live.state is not None
+
+    def seen(self, rows: int) -> None:
+        before = self.context.rows or 0
+        if self.live.state is None and rows > before:
+            self.context.progress(rows - before)
+
+    async def ended(self, rest: Mapping[str, object]) -> None:
+        executor, live = self.executor, self.live
+        assert live.stream is not None
+        rows = self.context.rows or 0
+        ledger, file = executor.ledger, live.stream.inner.file
+        if ledger is not None and file is not None:
+            key = StepKey(live.planned.step.id)
+            await ledger.source_ended(key, rest, live.planned.wanted, rows)
+        if live.state is None:
+            live.value = {"rows": live.stream} | dict(rest)
+            executor.finish(live, "succeeded", rows=rows)
+
+    def broke(self, error: StepError) -> None:
+        self.executor.fail(self.live, error, self.context.rows)
 
 
 async def _listed(value: object) -> object:
@@ -475,30 +480,15 @@ async def _listed(value: object) -> object:
     return value
 
 
-def _refused(error: ValueProblem | ExceptionGroup[Exception]) -> StepError:
-    first: BaseException = error
-    while isinstance(first, ExceptionGroup):
-        first = first.exceptions[0]
-    if not isinstance(first, ValueProblem):
-        raise first
-    where = ".".join(map(str, first.path))
-    return StepError(Problem("DF501", f"{where}: {first.what}" if where else first.what, None, first.why, first.fix))
-
-
-def _at(live: _Live, error: StepError) -> StepError:
-    """The error with the step's name in front and its place in the file."""
-    step, problem = live.planned.step, error.problem
-    told = replace(problem, what=f"{step.id}: {problem.what}", place=problem.place or step.place)
-    return StepError(told, error.error_class, error.sqlstate)
-
-
-def _delay(retry: Retry, attempts: int, error: StepError) -> float | None:
-    """Seconds until the next attempt (full jitter), None when there is none."""
-    if attempts > retry.max or error.error_class not in retry.on:
-        return None
-    first = retry.delay.total_seconds() if retry.delay else _FIRST_DELAY_SECONDS
-    longest = retry.max_delay.total_seconds() if retry.max_delay else _LONGEST_DELAY_SECONDS
-    return random.uniform(0, min(longest, first * retry.backoff ** (attempts - 1)))
+def _befell(state: RunState, run_id: str) -> Problem | None:
+    """What happened to the run as a whole, where that is no step's failure."""
+    if state == "taken_over":
+        what = "another process has taken over this run; nothing that this one did after that was kept"
+        return Problem("DF550", what, None, "", f"dfrun runs show {run_id}")
+    if state == "silent":
+        what = "the database does not answer; the run was given up here"
+        return Problem("DF555", what, None, "what was committed is recorded", f"dfrun resume {run_id}")
+    return None
 
 
 def _number(head: str) -> int:

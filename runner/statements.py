@@ -50,11 +50,6 @@ def statement(query: Query, table: sa.Table, database: Database) -> Executable:
             raise AssertionError(f"{type(query).__name__} is loaded, not stated")
 
 
-def isolation_statement(level: str) -> Executable:
-    """The statement that sets how much of other transactions this one sees."""
-    return sa.text(f"SET TRANSACTION ISOLATION LEVEL {level.replace('_', ' ').upper()}")
-
-
 def own_statement(
     sql: SqlText, values: Mapping[str, object], kinds: Mapping[str, ValueType],
     columns: Mapping[str, ValueType] | None = None,

@@ -13,9 +13,11 @@ from schemas.values import ValueDeclaration, read_value_declaration
 
 ErrorClass = Literal["transient", "timeout", "not_found", "constraint", "conflict", "assertion", "error"]
 Upstream = Literal["succeeded", "finished"]
+Overlap = Literal["refuse", "skip", "wait", "replace", "allow"]
+"""What happens to a run when another one of its pipeline goes on."""
 
 NOT_BUILT = frozenset(
-    {"foreach", "undo", "on_failure", "finally", "schedule", "overlap"}
+    {"foreach", "undo", "on_failure", "finally", "schedule"}
 )  # fmt: skip
 """Keys of the language that are known and not built yet; the loader says so, so that none is silently ignored."""
 
@@ -175,3 +177,8 @@ class Pipeline(Declaration):
     """Whose run it is: a name, or `{from: params.NAME}`. `--tenant` and DFRUN_TENANT say it, too."""
     fail_fast: Switch = True
     """Whether a failed step stops the run; `false` lets what does not depend on it go on."""
+    overlap: Overlap = "refuse"
+    """What happens when another run of this pipeline goes on: `refuse` (exit status 3), `skip` (0), `wait` for its end,
+    `replace` it, or `allow` both."""
+    ledger: Literal["on", "off"] = "on"
+    """Whether the run is recorded. `off` is for throw-away runs, which cannot be resumed or looked up."""

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import settings
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from warm import Warm
 
 from runner.dialects.session import open_engine
 
@@ -33,6 +34,14 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
     host = url.query.get("host", url.host)
     yield sa.URL.create("postgresql+asyncpg", "postgres", database="postgres", query={"host": str(host)})
     server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """The command line in processes that start in milliseconds."""
+    server = Warm()
+    yield server
+    server.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,16 +1,13 @@
-"""Transactions over SQLAlchemy Core, the same on both databases.
+"""One transaction over SQLAlchemy Core, the same on both databases, and the engines it runs on.
 
-SQLite opens them with an explicit BEGIN: with the driver's defaults a CREATE TABLE survives the rollback of the
-transaction it was in. Writers say IMMEDIATE and take turns: a read that turns into a write fails at once whatever the
-busy timeout.
+SQLite gets an explicit BEGIN: with the driver's defaults a CREATE TABLE survives the rollback of the transaction it was
+in.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,12 +15,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.sql.base import Executable
 
 from runner import decimals, jsonedit, jsonwalk
+from runner.dialects.bound import Bound
 from runner.filters import Database
 from runner.patterns import matches_pattern
 from schemas.shapes import ModelShape
 from schemas.types import INTEGER_MAX, INTEGER_MIN
 
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000", "case_sensitive_like=ON")
+CONNECT_SECONDS = 10
+"""A server that does not answer for so long is not there."""
 
 
 def open_engine(url: str | sa.URL, **options: Any) -> AsyncEngine:
@@ -33,6 +33,7 @@ def open_engine(url: str | sa.URL, **options: Any) -> AsyncEngine:
     driver = {"postgresql": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}[name]
     if name == "postgresql":
         options = {"json_deserializer": _loads, **options}
+        options["connect_args"] = {"timeout": CONNECT_SECONDS} | options.get("connect_args", {})
         return create_async_engine(parsed.set(drivername=driver), hide_parameters=True, **options)
     connect: dict[str, Any] = {"isolation_level": None}
     engine = create_async_engine(parsed.set(drivername=driver), hide_parameters=True, connect_args=connect, **options)
@@ -80,12 +81,19 @@ def _settle(connection: Any) -> None:
 
 
 class CoreSession:
-    """One transaction on one connection."""
+    """One transaction on one connection.
 
-    def __init__(self, connection: AsyncConnection, tables: Mapping[str, sa.Table]) -> None:
+    entered: how many rows the first of the statements that came with BEGIN's last one changed (None without any).
+    closing: statements that are to travel with COMMIT.
+    """
+
+    def __init__(self, connection: AsyncConnection, driver: Any, tables: Mapping[str, sa.Table]) -> None:
         self._connection = connection
+        self._driver = driver
         self._tables = tables
         self.database: Database = "sqlite" if connection.dialect.name == "sqlite" else "postgresql"
+        self.entered: int | None = None
+        self.closing: tuple[Bound, ...] = ()
 
     def table(self, model: ModelShape) -> sa.Table:
         """The table of a model."""
@@ -121,80 +129,33 @@ class CoreSession:
         """How many rows the statement changed; `parameters` is a mapping, or a list of them for many rows."""
         return int((await self._connection.execute(statement, parameters)).rowcount)
 
+    async def send(self, statements: Sequence[Bound]) -> int | None:
+        """Run statements of dfrun's own, on PostgreSQL in one round trip; how many rows the last one changed."""
+        if not statements:
+            return None
+        if self.database == "postgresql":
+            return _count(await self._driver.execute("; ".join(each.inlined() for each in statements)))
+        count: int | None = None
+        for each in statements:
+            async with self._driver.execute(each.text, each.values) as cursor:
+                count = cursor.rowcount
+        return count
+
     @property
     def connection(self) -> AsyncConnection:
         """The connection the transaction is on."""
         return self._connection
 
     async def driver(self) -> Any:
-        """The driver's own connection, for the fast paths of one database."""
-        raw = await self._connection.get_raw_connection()
-        connection = raw.driver_connection
-        assert connection is not None
-        if self.database == "postgresql" and not connection.is_in_transaction():
-            # SQLAlchemy begins with its own first statement, and what bypasses it must be inside
-            await self._connection.exec_driver_sql("SELECT 1")
-        return connection
+        """The driver's own connection, inside the transaction, for the fast paths of one database."""
+        return self._driver
 
     def compiled(self, statement: Executable) -> str:
         """The statement as this database reads it."""
         return str(statement.compile(dialect=self._connection.dialect))  # type: ignore[attr-defined]
 
 
-class Store:
-    """One database: its engine, the tables of the models, and whose turn it is to write."""
-
-    def __init__(self, engine: AsyncEngine, tables: Mapping[str, sa.Table]) -> None:
-        self.engine = engine
-        self.tables = tables
-        self.database: Database = "sqlite" if engine.dialect.name == "sqlite" else "postgresql"
-        # SQLite has one writer. Waiting here keeps the order and no thread; the busy timeout is for other processes.
-        self._turn = asyncio.Lock() if self.database == "sqlite" else None
-
-    @asynccontextmanager
-    async def session(self, *, writes: bool = True, timeout_seconds: float | None = None) -> AsyncIterator[CoreSession]:
-        """A transaction that commits when the block ends well and rolls back otherwise.
-
-        timeout_seconds: bounds each statement in the server, too (PostgreSQL). A connection on which anything was
-        cancelled is closed, never used again.
-        """
-        async with self._turn if self._turn and writes else nullcontext(), self.engine.connect() as connection:
-            if self.database == "sqlite":
-                await connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-            elif timeout_seconds is not None:
-                await connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(1, int(timeout_seconds * 1000))}")
-            try:
-                yield CoreSession(connection, self.tables)
-            except asyncio.CancelledError:
-                await asyncio.shield(self._abandon(connection))
-                raise
-            except BaseException:
-                await connection.rollback()
-                raise
-            await _unbroken(connection.commit())
-
-    async def _abandon(self, connection: AsyncConnection) -> None:
-        if self.database == "sqlite":
-            # the statement goes on in its thread until it is told to stop
-            raw = await connection.get_raw_connection()
-            if raw.driver_connection is not None:
-                await raw.driver_connection.interrupt()
-            await connection.rollback()
-        await connection.invalidate()
-
-
-async def _unbroken(work: Any) -> None:
-    """Wait for `work` to its end even when the waiter is cancelled: a COMMIT that was sent is a COMMIT."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
-
-
-@asynccontextmanager
-async def open_session(engine: AsyncEngine, tables: Mapping[str, sa.Table]) -> AsyncIterator[CoreSession]:
-    """One transaction of its own on a database."""
-    async with Store(engine, tables).session() as session:
-        yield session
+def _count(tag: str) -> int | None:
+    """`INSERT 0 1` → 1."""
+    last = tag.rpartition(" ")[2]
+    return int(last) if last.isdigit() else None

@@ -25,6 +25,7 @@ class Door:
     summary: str = "The outputs of a group."
     uses_database: bool = False
     writes: bool = False
+    is_repeatable: bool = True
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         return {name: Port(name, kind) for name, kind in self.types.items()}
@@ -47,6 +48,7 @@ class Parameters:
     summary: str = "The parameters of a file."
     uses_database: bool = False
     writes: bool = False
+    is_repeatable: bool = True
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         return {n: Port(n, p.value_type(), p.required, NOTHING, p.description) for n, p in self.params.items()}

@@ -35,6 +35,7 @@ class Transaction:
     summary: str = "Several steps in one transaction."
     uses_database: bool = True
     writes: bool = True
+    is_repeatable: bool = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         return {}
@@ -51,7 +52,6 @@ class Transaction:
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
         assert isinstance(parsed, list)
-        await context.access.isolate(self.isolation)
         given = {source_of(link): value for link, value in zip(self.outside, parsed, strict=True)}
         values: dict[str, object] = {}
         for step in self.steps:

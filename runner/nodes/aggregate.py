@@ -34,6 +34,7 @@ class AggregateRows:
     summary = "Count, sum, average and find extremes, of all rows or by group."
     uses_database = True
     writes = False
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         return {

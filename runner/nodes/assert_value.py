@@ -35,6 +35,7 @@ class Assert:
     summary = "Stop the run unless a value is as it should be."
     uses_database = False
     writes = False
+    is_repeatable = True
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         return {

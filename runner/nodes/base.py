@@ -27,16 +27,27 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
+class External:
+    """An act that no transaction can take back. `is_idempotent`: doing it again with the same key does no harm.
+    `does` says in words what a dry run leaves out."""
+
+    does: str
+    is_idempotent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
     """Arguments that fit. `output` is the type of the step's value; `parsed` is what `run` works on.
 
     `streaming` names the members of the output that readers may take before the step is done (`csv.read`'s rows);
-    its other members are there once one reader has seen the stream's end.
+    its other members are there once one reader has seen the stream's end. `external` says that the step acts outside
+    every database.
     """
 
     output: ValueType
     parsed: object
     streaming: frozenset[str] = frozenset()
+    external: External | None = None
 
 
 class Context(Protocol):
@@ -46,6 +57,8 @@ class Context(Protocol):
     run_id: str
     step_id: str
     now: datetime
+    external_key: str
+    """What a step with an external effect sends along: the same over attempts and resumes."""
 
     @property
     def access(self) -> Access:
@@ -59,12 +72,16 @@ class Context(Protocol):
 
 
 class Kind(Protocol):
-    """A node kind. Stateless: one instance serves every step."""
+    """A node kind. Stateless: one instance serves every step.
+
+    `is_repeatable`: the step only computes from its inputs, so that a resumed run may do it again unrecorded.
+    """
 
     name: str
     summary: str
     uses_database: bool
     writes: bool
+    is_repeatable: bool
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         """The ports, in the order of the documentation; literal `arguments` may add some (python.call)."""

@@ -167,6 +167,7 @@ class BulkCreate:
     summary = "Create many rows; conflicting ones fail, are skipped or updated, misfits fail or are set aside."
     uses_database = True
     writes = True
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         own = (DATA, FIELDS, BATCH_SIZE, CONFLICT, KEY, RETURN_IDS, REJECTS, MAX_REJECTS)

@@ -71,6 +71,7 @@ class BulkDelete:
     summary = "Delete the rows that a filter finds, or that `ids` name."
     uses_database = True
     writes = True
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         ids = ValueType("list", items=_key_type(model_of(subject)))

@@ -50,6 +50,7 @@ class BulkUpdate:
     summary = "Change all rows that a filter finds, or each row by its row of data."
     uses_database = True
     writes = True
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         own = (FILTER, UPDATE, LIMIT, ALL_ROWS, replace(DATA, required=False), KEY, FIELDS, BATCH_SIZE)

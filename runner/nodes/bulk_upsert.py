@@ -42,6 +42,7 @@ class BulkUpsert:
     summary = "Create many rows, or change those that have their key."
     uses_database = True
     writes = True
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         named = {port.name: port for port in (DATA, KEY, UPDATE, FIELDS, BATCH_SIZE)}

@@ -20,6 +20,7 @@ class Count:
     summary = "Count the rows that a filter finds."
     uses_database = True
     writes = False
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         return {"filter": FILTER} | deleted_ports(model_of(subject))

@@ -19,6 +19,7 @@ class Create:
     summary = "Create one row; gives it back with its defaults and managed fields."
     uses_database = True
     writes = True
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         return {

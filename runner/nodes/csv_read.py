@@ -85,6 +85,7 @@ class CsvRead:
     summary = "Read typed rows from a delimited text file, in batches: a file is never whole in memory."
     uses_database = False
     writes = False
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         own = (PATH, MODEL, FIELDS, COLUMNS, RENAME, MISSING_COLUMNS, DELIMITER, QUOTE, DECIMAL, DATE_FORMAT, NULL,
@@ -110,7 +111,7 @@ class CsvRead:
             path, tuple(parsed.layout.types), lambda file, tally: parse(file, tally, parsed),
             collects=parsed.collects, most_rejects=parsed.max_rejects,
         )  # fmt: skip
-        return Stream(rows, rows.rest)
+        return Stream(rows, rows.rest, path)
 
 
 def parse(path: Path, tally: Tally, reading: Reading) -> Iterator[tuple[int, tuple[object, ...]]]:

@@ -67,6 +67,7 @@ class CsvWrite:
     summary = "Write rows to a delimited text file: whole, or not at all."
     uses_database = False
     writes = True
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         own = (ROWS, TO_PATH, PATTERN, FOLDER, AT, DELIMITER, DECIMAL, NULL, HEADER, ENCODING, RAW)

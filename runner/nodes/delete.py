@@ -28,6 +28,7 @@ class Delete:
     summary = "Delete one row; gives it back as it was."
     uses_database = True
     writes = True
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         model = model_of(subject)

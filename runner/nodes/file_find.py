@@ -43,6 +43,7 @@ class FileFind:
     summary = "Find a file by a pattern with a day in it. Without one the error is not_found, which can be retried."
     uses_database = False
     writes = False
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         pattern = Port("pattern", STRING, True, help=f"{PATTERN.help}; * and ? stand for any text")

@@ -37,6 +37,7 @@ class FileMove:
     summary = "Move a file into another folder. Doing it twice is doing it once, so it is safe to resume."
     uses_database = False
     writes = True
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         return {port.name: port for port in (PATH, TO, OVERWRITE)}

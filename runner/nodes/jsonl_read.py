@@ -50,6 +50,7 @@ class JsonlRead:
     summary = "Read typed rows from a file with one JSON object a line."
     uses_database = False
     writes = False
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         own = (PATH, MODEL, FIELDS, COLUMNS, RENAME, MISSING_COLUMNS, REJECTS, MAX_REJECTS)
@@ -69,7 +70,7 @@ class JsonlRead:
             path, tuple(parsed.layout.types), lambda file, tally: parse(file, tally, parsed.layout),
             collects=parsed.collects, most_rejects=parsed.max_rejects,
         )  # fmt: skip
-        return Stream(rows, rows.rest)
+        return Stream(rows, rows.rest, path)
 
 
 def parse(path: Path, tally: Tally, layout: Layout) -> Iterator[tuple[int, tuple[object, ...]]]:

@@ -33,6 +33,7 @@ class JsonlWrite:
     summary = "Write rows to a file with one JSON object a line: whole, or not at all. Decimals are text."
     uses_database = False
     writes = True
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         return {port.name: port for port in (ROWS, TO_PATH, PATTERN, FOLDER, AT)}

@@ -50,6 +50,7 @@ class ListRows:
     summary = "List the rows that a filter finds. Rows that tie follow the primary key, so pages never overlap."
     uses_database = True
     writes = False
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         return {

@@ -18,6 +18,7 @@ class LogInfo:
     summary = "Write a message, and fields beside it, to the log of the run."
     uses_database = False
     writes = False
+    is_repeatable = True
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         return {

@@ -50,6 +50,7 @@ class ParquetRead:
     summary = "Read typed rows from a Parquet file, in batches (extra `parquet`)."
     uses_database = False
     writes = False
+    is_repeatable = False
     extra = "parquet"
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
@@ -72,7 +73,7 @@ class ParquetRead:
             path, tuple(parsed.layout.types), lambda file, tally: parse(file, tally, parsed.layout),
             collects=parsed.collects, most_rejects=parsed.max_rejects,
         )  # fmt: skip
-        return Stream(rows, rows.rest)
+        return Stream(rows, rows.rest, path)
 
 
 def parse(path: Path, tally: Tally, layout: Layout) -> Iterator[tuple[int, tuple[object, ...]]]:

@@ -46,6 +46,7 @@ class ParquetWrite:
     summary = "Write rows to a Parquet file: whole, or not at all (extra `parquet`). json and lists are text."
     uses_database = False
     writes = True
+    is_repeatable = False
     extra = "parquet"
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:

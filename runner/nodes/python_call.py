@@ -51,6 +51,7 @@ class PythonCall:
     summary = "Call a Python function: its annotations are the ports. A blocking one runs in a thread."
     uses_database = False
     writes = True
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         named = {"function": FUNCTION}

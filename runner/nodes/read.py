@@ -81,6 +81,7 @@ class Read:
     summary = "Read one row by a unique field or by a filter."
     uses_database = True
     writes = False
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         model = model_of(subject)

@@ -18,6 +18,7 @@ class SqlExecute:
     summary = "Change rows by a statement of your own, in the step's transaction; values are bound."
     uses_database = True
     writes = True
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         return sql_ports((SQL, TYPES), arguments)

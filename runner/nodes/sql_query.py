@@ -86,6 +86,7 @@ class SqlQuery:
     summary = "Read rows by a SELECT of your own; values are bound, never part of the text."
     uses_database = True
     writes = False
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         return sql_ports((SQL, COLUMNS, TYPES, ONE_ROW), arguments)

@@ -24,6 +24,7 @@ class TextFormat:
     summary = "Make a text of a template: each {name} in it is a port."
     uses_database = False
     writes = False
+    is_repeatable = True
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         template = arguments.get("template", "")

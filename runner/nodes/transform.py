@@ -59,6 +59,7 @@ class RowsTransform:
     summary = "SQL over the rows of other steps; its columns are typed before the run (extra `transform`)."
     uses_database = False
     writes = False
+    is_repeatable = False
     extra = "transform"
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:

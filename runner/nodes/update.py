@@ -54,6 +54,7 @@ class Update:
     summary = "Change one row; gives it as it is afterwards."
     uses_database = True
     writes = True
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         model = model_of(subject)

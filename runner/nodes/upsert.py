@@ -59,6 +59,7 @@ class Upsert:
     summary = "Create a row, or change the one that has its key; gives the row and `created`."
     uses_database = True
     writes = True
+    is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         return CREATE.ports(subject, arguments) | {"key": KEY}

@@ -1,0 +1,169 @@
+"""The ledger's own tables: schema `dfrun` on PostgreSQL, prefix `_dfrun_` on SQLite. Created when they are missing;
+those of a newer dfrun, or changed by hand, are refused.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from runner.dialects.session import CoreSession
+from runner.dialects.store import Store
+from runner.dialects.types import column_type
+from runner.errors import Problem, TablesError
+from runner.filters import Database
+from schemas.types import ValueType
+
+VERSION = 1
+_TEXT, _WHOLE = sa.Text(), sa.BigInteger().with_variant(sa.INTEGER(), "sqlite")
+_BYTES, INSTANT = column_type(ValueType("bytes")), column_type(ValueType("datetime"))
+_KEY = ("run_id", "step_id", "kind", "part")
+
+
+def name(database: Database, table: str) -> str:
+    """How a statement calls a table of the ledger."""
+    return f"dfrun.{table}" if database == "postgresql" else f"_dfrun_{table}"
+
+
+def now(database: Database, more_seconds: float = 0) -> str:
+    """This moment by the database's clock, so many seconds on, as text of a statement."""
+    if database == "postgresql":
+        return "clock_timestamp()" + (f" + interval '{more_seconds:f} s'" if more_seconds else "")
+    return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '{more_seconds:+f} seconds')"
+
+
+@lru_cache(maxsize=2)
+def ledger_tables(database: Database) -> dict[str, sa.Table]:
+    """The tables by their short name."""
+    metadata = sa.MetaData()
+
+    def table(short: str, columns: dict[str, Any], key: tuple[str, ...], *rules: sa.schema.SchemaItem) -> sa.Table:
+        made = [
+            sa.Column(column, kind if not isinstance(kind, tuple) else kind[0], primary_key=column in key,
+                      nullable=isinstance(kind, tuple), autoincrement=False)
+            for column, kind in columns.items()
+        ]  # fmt: skip
+        if database == "postgresql":
+            return sa.Table(short, metadata, *made, *rules, schema="dfrun")
+        return sa.Table(f"_dfrun_{short}", metadata, *made, *rules, sqlite_strict=True)
+
+    # a type in parentheses allows null
+    step = dict.fromkeys(_KEY, _TEXT)
+    return {
+        "schema_version": table("schema_version", {"version": _WHOLE}, ("version",)),
+        "runs": table(
+            "runs",
+            {
+                "run_id": _TEXT, "pipeline": _TEXT, "tenant": _TEXT, "folder": _TEXT, "definition": _TEXT,
+                "definition_sha": _TEXT, "inputs": _TEXT, "inputs_sha": _TEXT, "idempotency_key": (_TEXT,),
+                "slot": (_TEXT,), "trigger": _TEXT, "status": _TEXT, "epoch": _WHOLE, "scheduled_at": INSTANT,
+                "deadline_at": (INSTANT,), "started_at": INSTANT, "finished_at": (INSTANT,), "error": (_TEXT,),
+                "outputs": (_TEXT,), "summary": (_TEXT,),
+            },
+            ("run_id",),
+            sa.UniqueConstraint("pipeline", "tenant", "idempotency_key"),
+            sa.UniqueConstraint("pipeline", "tenant", "slot"),
+        ),
+        "run_live": table(
+            "run_live",
+            {
+                "run_id": _TEXT, "owner": _TEXT, "host": _TEXT, "pid": _WHOLE, "pid_started": _TEXT, "epoch": _WHOLE,
+                "beat_at": INSTANT, "expires_at": INSTANT, "cancel_requested": _WHOLE,
+            },
+            ("run_id",),
+        ),
+        "steps": table(
+            "steps",
+            step | {
+                "epoch": _WHOLE, "status": _TEXT, "seq": _WHOLE, "output": (_TEXT,), "chunks": _WHOLE,
+                "rows": (_WHOLE,), "external_key": (_TEXT,), "started_at": INSTANT, "finished_at": (INSTANT,),
+            },
+            _KEY,
+        ),
+        "attempts": table(
+            "attempts",
+            step | {
+                "epoch": _WHOLE, "attempt": _WHOLE, "code": _TEXT, "class": _TEXT, "sqlstate": (_TEXT,),
+                "message": _TEXT, "waited_ms": _WHOLE, "finished_at": INSTANT,
+            },
+            (*_KEY, "epoch", "attempt"),
+        ),
+        "output_chunks": table("output_chunks", step | {"number": _WHOLE, "data": _BYTES}, (*_KEY, "number")),
+    }  # fmt: skip
+
+
+async def prepare_ledger(store: Store) -> None:
+    """Make sure that the ledger is there and is this version's. Raises `TablesError` DF650 (newer), DF651 (altered)."""
+    found = await _find(store)
+    if not found:
+        async with store.session() as session:
+            await _create(session)
+        found = await _find(store)
+    version = found.pop("", {}).get("version", "0")
+    if int(version) > VERSION:
+        what = f"the run ledger is of version {version}, this dfrun knows version {VERSION}"
+        why = "a newer dfrun has written to this database, and what it recorded could be read wrongly"
+        raise TablesError(Problem("DF650", what, None, why, "upgrade dfrun"))
+    _check(found, store)
+
+
+def _check(found: dict[str, dict[str, str]], store: Store) -> None:
+    dialect = store.engine.dialect
+    for short, table in ledger_tables(store.database).items():
+        there = found.get(table.name)
+        shown = name(store.database, short)
+        why = "runs are resumed by what these tables say, so nothing runs on tables that someone else has changed"
+        if there is None:
+            raise TablesError(Problem("DF651", f"the ledger's table {shown} is missing", None, why, _REPAIR))
+        wanted = {c.name: c.type.compile(dialect=dialect).lower().partition(" collate")[0] for c in table.columns}
+        for column in sorted(wanted.keys() | there.keys()):
+            if wanted.get(column) != there.get(column):
+                state = (
+                    "is missing" if column not in there else "does not belong there" if column not in wanted
+                    else f"is {there[column]} and should be {wanted[column]}"
+                )  # fmt: skip
+                what = f"the ledger was altered: {shown}.{column} {state}"
+                raise TablesError(Problem("DF651", what, None, why, _REPAIR))
+
+
+_REPAIR = "restore it from a backup; or, if no run is to be resumed, drop all of the ledger's tables"
+
+
+async def _find(store: Store) -> dict[str, dict[str, str]]:
+    """The columns and types of the ledger's live tables, and its version under ""; empty when there is none."""
+    if store.database == "postgresql":
+        columns = sa.text(
+            "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_class c JOIN pg_attribute a"
+            " ON a.attrelid = c.oid WHERE c.relnamespace = to_regnamespace('dfrun') AND c.relkind = 'r'"
+            " AND a.attnum > 0 AND NOT a.attisdropped"
+        )
+    else:
+        columns = sa.text(
+            "SELECT t.name, c.name, lower(c.type) FROM sqlite_schema t JOIN pragma_table_info(t.name) c"
+            " WHERE t.type = 'table' AND t.name LIKE '\\_dfrun\\_%' ESCAPE '\\'"
+        )
+    found: dict[str, dict[str, str]] = {}
+    for table, column, kind in await store.fetch(columns):
+        found.setdefault(str(table), {})[str(column)] = str(kind)
+    version = ledger_tables(store.database)["schema_version"]
+    if version.name in found and set(found[version.name]) == {"version"}:
+        rows = await store.fetch(sa.select(sa.func.max(version.c.version)))
+        found[""] = {"version": str(rows[0][0] or 0)}
+    return found
+
+
+async def _create(session: CoreSession) -> None:
+    """Create the tables; another process that does the same waits, then finds them."""
+    tables = ledger_tables(session.database)
+    version = tables["schema_version"]
+    if session.database == "postgresql":
+        await session.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended('dfrun ledger', 0))"))
+        if (await session.fetch(sa.text("SELECT to_regclass('dfrun.schema_version')")))[0][0] is not None:
+            return
+        await session.execute(sa.text("CREATE SCHEMA IF NOT EXISTS dfrun"))
+    elif await session.fetch(sa.text("SELECT 1 FROM sqlite_schema WHERE name = '_dfrun_schema_version'")):
+        return
+    await session.connection.run_sync(version.metadata.create_all, checkfirst=False)
+    await session.execute(sa.insert(version).values(version=VERSION))
