@@ -149,8 +149,10 @@ class Effects:
                 raise undecided(step.id, context.run_id)
         try:
             value = await step.kind.run(checked.parsed, context)
-        except UndecidedError:
-            raise undecided(step.id, context.run_id) from None
+        except UndecidedError as error:
+            if checked.external.is_idempotent:
+                raise StepError(error.problem, "transient") from error  # the same key makes another try harmless
+            raise undecided(step.id, context.run_id) from error
         except StepError:
             await self.ledger.forget(key)  # it has an answer: it did not work
             raise

@@ -6,7 +6,7 @@ A node is an object with the attributes and methods of `Kind`; a package names i
 
 from runner.errors import Problem, StepError
 from runner.nodes.arguments import read_ports
-from runner.nodes.base import Checked, Context, Kind, Subject
+from runner.nodes.base import Checked, Context, External, Kind, Subject
 from runner.rows import Batch, Rows, SpooledRows, Stream, rows_of_mappings
 from schemas.nodes import NOTHING, Port
 from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value
@@ -18,6 +18,7 @@ __all__ = [
     "Connection",
     "Context",
     "Delivered",
+    "External",
     "Kind",
     "Port",
     "Problem",

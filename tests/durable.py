@@ -46,6 +46,15 @@ def count(file: str) -> int:
     path.write_text(str(int(path.read_text()) + 1) if path.exists() else "1")
     return int(path.read_text())
 def plain(x: int) -> int: return x
+def pay(book: str, idempotency_key: str, flag: str = "", late: bool = False) -> str:
+    with open(book, "a") as file:
+        file.write(idempotency_key + "\\n")
+    if late:
+        raise TimeoutError
+    if flag and not Path(flag).exists():
+        Path(flag).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "paid"
 """
 
 

@@ -17,14 +17,25 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from runner.errors import Problem, StepError
+from runner.errors import Problem, StepError, UndecidedError
 from runner.nodes.arguments import read_ports
-from runner.nodes.base import Checked, Context, Subject
+from runner.nodes.base import Checked, Context, External, Subject
+from runner.nodes.textfile import read_switch
 from runner.rows import Rows, rows_of_mappings
 from schemas.nodes import NOTHING, Port
 from schemas.types import ValueProblem, ValueType, deliver
 
 FUNCTION = Port("function", ValueType("string"), True, literal=True, help="package.module:name")
+EXTERNAL = Port(
+    "external", ValueType("boolean"), default=False, literal=True,
+    help="it acts outside every database, which cannot be taken back",
+)  # fmt: skip
+IDEMPOTENT = Port(
+    "idempotent", ValueType("boolean"), default=False, literal=True, help="an external call may be made again"
+)
+_OWN = {port.name: port for port in (FUNCTION, EXTERNAL, IDEMPOTENT)}
+KEY = "idempotency_key"
+"""A parameter of this name gets, in an external call, a key that stays the same over attempts and resumes."""
 _SIMPLE: dict[object, ValueType] = {
     str: ValueType("text"), int: ValueType("integer"), float: ValueType("float"), Decimal: ValueType("decimal"),
     bool: ValueType("boolean"), date: ValueType("date"), datetime: ValueType("datetime"), time: ValueType("time"),
@@ -42,6 +53,8 @@ class Call:
     arguments: Mapping[str, object]
     output: ValueType
     is_plain: bool
+    takes_key: bool = False
+    is_external: bool = False
 
 
 class PythonCall:
@@ -54,7 +67,7 @@ class PythonCall:
     is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
-        named = {"function": FUNCTION}
+        named = dict(_OWN)
         if "function" not in arguments:
             return named
         function = find_function(arguments["function"], subject.project)
@@ -63,6 +76,11 @@ class PythonCall:
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
                 what = f"the parameter {name!r} of {arguments['function']} cannot be a port"
                 raise ValueProblem(what, ("function",), why="a port is a parameter with a name and a type")
+            if name in _OWN:
+                what = f"the parameter {name!r} of {arguments['function']} has the name of a port of python.call"
+                raise ValueProblem(what, ("function",), kind="shape", fix="give it another name")
+            if name == KEY and read_switch(arguments, "external"):
+                continue
             if name not in hints:
                 what = f"the parameter {name!r} of {arguments['function']} has no annotation"
                 raise ValueProblem(what, ("function",), why="annotations are the types of the ports")
@@ -75,29 +93,40 @@ class PythonCall:
         function = find_function(arguments["function"], subject.project)
         ports = self.ports(subject, arguments)
         values = {name: _wrapped(ports[name].type, value) for name, value in read_ports(ports, arguments).items()}
-        del values["function"]
+        for name in _OWN:
+            values.pop(name, None)
         given = _hints(function).get("return", type(None))
         kind = _type_of(given, "the result")
         is_plain = kind.kind != "record" or kind.fields is None
         output = ValueType("record", fields={"result": kind}) if is_plain else kind
-        return Checked(output, Call(function, str(arguments["function"]), values, kind, is_plain))
+        call = Call(function, str(arguments["function"]), values, kind, is_plain)
+        if not read_switch(arguments, "external"):
+            if read_switch(arguments, "idempotent"):
+                raise ValueProblem("idempotent says something of external calls", ("idempotent",), kind="shape",
+                                   fix="external: true")  # fmt: skip
+            return Checked(output, call)
+        call = dataclasses.replace(call, takes_key=KEY in inspect.signature(function).parameters, is_external=True)
+        return Checked(output, call, external=External(f"calls {call.name}", read_switch(arguments, "idempotent")))
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
         import asyncio
 
         assert isinstance(parsed, Call)
         arguments = {name: await _plain(value) for name, value in parsed.arguments.items()}
+        if parsed.takes_key:
+            arguments[KEY] = context.external_key
         try:
             if inspect.iscoroutinefunction(parsed.function):
                 result = await parsed.function(**arguments)
             else:
                 result = await asyncio.to_thread(parsed.function, **arguments)
+        except (TimeoutError, ConnectionError) as error:
+            if not parsed.is_external:
+                raise _raised(parsed.name, error) from error
+            # no answer came: it may have been done
+            raise UndecidedError(_raised(parsed.name, error).problem) from error
         except Exception as error:
-            # what the user's code says may hold a row's values: the type and the place are enough to find it
-            frames = traceback.extract_tb(error.__traceback__)
-            where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-            problem = Problem("DF525", f"{parsed.name} raised {type(error).__name__}{where}")
-            raise StepError(problem) from error
+            raise _raised(parsed.name, error) from error
         if dataclasses.is_dataclass(result) and not isinstance(result, type):
             result = dataclasses.asdict(result)
         try:
@@ -107,6 +136,13 @@ class PythonCall:
             what = f"{parsed.name} gave something else than it says: {where + ': ' if where else ''}{problem.what}"
             raise StepError(Problem("DF526", what)) from None
         return {"result": value} if parsed.is_plain else typing.cast("Mapping[str, object]", value)
+
+
+def _raised(name: str, error: Exception) -> StepError:
+    """What the user's code says may hold a row's values: the type and the place are enough to find it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return StepError(Problem("DF525", f"{name} raised {type(error).__name__}{where}"))
 
 
 def _wrapped(kind: ValueType, value: object) -> object:

@@ -167,7 +167,7 @@ def main() -> int:
         while True:
             pid = fork(partial(child, folder, given.database, run_id, number, is_resume))
             if kills < given.kills:
-                time.sleep(chance.uniform(0.2 if not is_resume else 0.1, 1.05) * length)
+                time.sleep(chance.uniform(0.2 if not is_resume else 0.15, 1.0) * length)
                 os.kill(pid, signal.SIGKILL)
             begun = time.monotonic()
             code = wait(pid)

@@ -299,3 +299,52 @@ def test_of_two_that_resume_one_goes_on(project: Project) -> None:
     codes = sorted(process.wait() for process in both)
     assert codes in ([0, 2], [0, 3])
     assert project.rows("SELECT stock FROM item") == [(15,)]
+
+
+PAYS = """
+item: {node: Item.create, with: {sku: a}}
+pay:
+  node: python.call
+  with: {function: "work:pay", external: true, book: book.txt, flag: died}
+  after: item
+last: {node: Item.create, with: {sku: b}, after: pay}
+"""
+
+
+def test_an_act_whose_outcome_is_unknown_waits_for_its_user(project: Project) -> None:
+    project.write(PAYS, tail="outputs: {answer: pay.result}")
+    book = project.folder / "book.txt"
+    for run, words, lines in (
+        ("r1", ["--redo", "pay"], 2),
+        ("r2", ["--mark-done", "pay", "--with-output", "{result: cash}"], 1),
+    ):
+        project.rows("DELETE FROM item") if run == "r2" else None
+        (project.folder / "died").unlink(missing_ok=True)
+        book.unlink(missing_ok=True)
+        assert project.dfrun("p.yaml", "--run-id", run)[0] == -signal.SIGKILL
+        code, out, _ = project.dfrun("resume", run, "-o", "json")
+        told = json.loads(out)
+        assert (code, told["state"], told["steps"]["pay"]["state"]) == (5, "needs_decision", "undecided")
+        assert told["error"]["code"] == "DF554" and f"dfrun resume {run} --redo pay" in told["error"]["fix"]
+        assert "needs_decision" in project.dfrun("runs", "list")[1]
+        assert "--mark-done pay" in project.dfrun("runs", "show", run, "--why", "pay")[1]
+        assert project.dfrun("resume", run, "--redo", "item")[0] == 2
+        assert "DF449" in project.dfrun("resume", run, "--mark-done", "pay")[2]
+        code, out, _ = project.dfrun("resume", run, *words, "-o", "json")
+        assert (code, json.loads(out)["outputs"]) == (0, {"answer": "paid" if run == "r1" else "cash"})
+        assert book.read_text() == f"{run}:pay\n" * lines
+        assert project.rows("SELECT sku FROM item ORDER BY sku") == [("a",), ("b",)]
+
+
+def test_an_idempotent_act_is_done_again_with_the_same_key(project: Project) -> None:
+    project.write(PAYS.replace("external: true", "external: true, idempotent: true"))
+    assert project.dfrun("p.yaml", "--run-id", "r1")[0] == -signal.SIGKILL
+    assert project.dfrun("resume", "r1")[0] == 0
+    assert (project.folder / "book.txt").read_text() == "r1:pay\nr1:pay\n"
+
+
+def test_an_act_without_an_answer_is_not_tried_again(project: Project) -> None:
+    late = PAYS.replace("flag: died", "late: true") + "  retry: {max: 3, on: [transient, error, timeout]}\n"
+    project.write(late.replace("last: {node: Item.create, with: {sku: b}, after: pay}\n", ""))
+    assert project.dfrun("p.yaml", "--run-id", "r1")[0] == 5
+    assert (project.folder / "book.txt").read_text() == "r1:pay\n"
