@@ -14,7 +14,7 @@ from runner.access import Access
 from runner.catalog import build_catalog
 from runner.declarations import load_models
 from runner.dialects.errors import step_error
-from runner.dialects.session import open_session
+from runner.dialects.store import open_session
 from runner.errors import StepError
 from runner.evaluate import matches
 from runner.features.base import Scope

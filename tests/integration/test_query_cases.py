@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from runner.access import Access
 from runner.catalog import build_catalog
 from runner.declarations import load_models
-from runner.dialects.session import open_session
+from runner.dialects.store import open_session
 from runner.features.base import Scope
 from runner.filters import Database, condition
 from runner.nodes import resolve_node
