@@ -2,8 +2,7 @@
 
     python benchmarks/executor.py [STEPS]
 
-Prints microseconds a step (median of five runs) beside a bare asyncio baseline in the same run: one coroutine awaited
-a step. Goal: at most 30 µs a step at 10,000 steps.
+Medians of ROUNDS runs, beside one coroutine awaited a step in the same run. Goal: at most 30 µs a step at 10,000 steps.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ import tracemalloc
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+
+from figures import Figure, show
 
 from runner.graph import Graph, GraphStep
 from runner.nodes.base import Checked, Context, Subject
@@ -62,7 +63,7 @@ def plan_of(edges: list[tuple[int, int]], count: int) -> Plan:
         steps[f"s{number}"] = GraphStep(
             f"s{number}", "no_op", kind, subject, arguments, Checked(OUTPUT, None), links, slots
         )
-    return build_plan(Graph("bench", steps, {}, (), {}), "bench")
+    return build_plan(Graph("bench", steps, {}, {}, {}, {}), "bench")
 
 
 async def run_once(plan: Plan) -> float:
@@ -84,16 +85,15 @@ async def bare(count: int) -> float:
     return time.perf_counter() - started
 
 
-def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+def measure(count: int = 10_000) -> list[Figure]:
+    """Microseconds and bytes a step for each shape, the baseline one coroutine awaited a step."""
     chance = random.Random(7)
     shapes = {
         "chain": [(n, n + 1) for n in range(count - 1)],
         "wide": [],
         "random": [(chance.randrange(max(0, n - 50), n), n) for n in range(1, count) for _ in range(2)],
     }
-    print(f"{count:,} no-op steps, median of {ROUNDS}")
-    print(f"{'shape':8} {'µs a step':>10} {'bare await':>11} {'bytes a step':>13}  goal 30 µs")
+    figures = []
     for name, edges in shapes.items():
         plan = plan_of(edges, count)
         pairs = [(asyncio.run(run_once(plan)), asyncio.run(bare(count))) for _ in range(ROUNDS)]
@@ -102,8 +102,11 @@ def main() -> None:
         asyncio.run(run_once(plan))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        print(f"{name:8} {ours:10.1f} {base:11.2f} {peak / count:13.0f}  {'met' if ours <= 30 else 'missed'}")
+        group = f"executor, {count:,} no-op steps"
+        figures.append(Figure(group, f"{name}: time a step", ours, "µs", 30, base))
+        figures.append(Figure(group, f"{name}: memory a step", peak / count, "bytes", 1500))
+    return figures
 
 
 if __name__ == "__main__":
-    main()
+    show(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000))

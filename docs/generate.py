@@ -1,4 +1,5 @@
-"""Fills the generated parts of the pages: `python docs/generate.py` after a change of the language, a node or a code.
+"""Fills the generated parts of the pages: `python docs/generate.py` after a change of the language, a node or a code;
+with `--picture`, draws the README's picture anew.
 
 A part stands between `<!-- generated: NAME WORDS -->` and `<!-- end -->`; whatever is around it is written by hand.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -193,6 +195,50 @@ PARTS: Mapping[str, Callable[..., str]] = {
 }  # fmt: skip
 
 
+FRAME = """\
+<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{ font-family: ui-monospace, Menlo, Consolas, monospace; font-size: {char_height}px;
+line-height: {line_height}px; font-variant-east-asian: full-width; }}
+{styles}
+</style>
+<defs><clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" /></clipPath>{lines}</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">{backgrounds}
+<g class="{unique_id}-matrix">{matrix}</g></g>
+</svg>
+"""
+
+
+def draw_picture() -> None:
+    """`run.svg`: what a terminal shows of the examples, and of one with a mistake. Its durations are those of a day."""
+    import io
+    import shutil
+    import subprocess
+    import tempfile
+
+    from rich.console import Console
+    from rich.text import Text
+
+    from runner.paint import painted
+
+    console = Console(record=True, width=112, file=io.StringIO(), force_terminal=True)
+    dfrun = str(Path(sys.executable).parent / "dfrun")
+    with tempfile.TemporaryDirectory() as name:
+        shutil.copy(DOCS.parent / "models.yaml", name)
+        shutil.copytree(DOCS.parent / "pipelines", f"{name}/pipelines", ignore=shutil.ignore_patterns("out"))
+        example = Path(name, "pipelines", "orders.yaml")
+        wrong = example.read_text(encoding="utf-8").replace("customer_id: customer.id,", "customer_id: customer.email,")
+        example.with_name("mistake.yaml").write_text(wrong, encoding="utf-8")
+        for file in ("load_sales", "month_end", "mistake"):
+            words = [dfrun, f"pipelines/{file}.yaml"]
+            done = subprocess.run(words, cwd=name, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            console.print(Text.from_ansi(f"\x1b[2m$\x1b[0m dfrun pipelines/{file}.yaml\n{painted(done.stdout)}"))
+    svg = console.export_svg(title="dfrun", code_format=FRAME, unique_id="dfrun")
+    (DOCS / "run.svg").write_text(svg, encoding="utf-8")
+
+
 def main() -> None:
     """Rewrite the pages whose generated parts are out of date."""
     for page in sorted(DOCS.rglob("*.md")):
@@ -201,6 +247,8 @@ def main() -> None:
         if new != old:
             page.write_text(new, encoding="utf-8")
             click.echo(f"wrote {page}")
+    if "--picture" in sys.argv:
+        draw_picture()
 
 
 if __name__ == "__main__":

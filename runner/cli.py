@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -66,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from runner.errors import DfrunError
 
     _fill_closed_streams()
+    # a start makes many objects and drops few: looking for garbage took a sixth of checking 10,000 steps
+    gc.set_threshold(100_000)
     try:
         group.main(args=list(arguments) if arguments is not None else None, prog_name="dfrun", standalone_mode=False)
         sys.exit(0)
@@ -105,9 +108,10 @@ def _drop_output() -> None:
 
 def _tell(error: DfrunError) -> None:
     from runner import report
+    from runner.paint import painted
 
     with suppress(OSError):  # the status says it, too
-        click.echo(report.problems_text(error.problems, report.lines_of), err=True)
+        click.echo(painted(report.problems_text(error.problems, report.lines_of)), err=True)
 
 
 def _bug(error: BaseException) -> int:
@@ -187,12 +191,13 @@ def _conduct(
 
     from runner import report
     from runner.errors import DfrunError
+    from runner.paint import painted
     from runner.progress import choose_progress
     from runner.signals import Signals
 
     progress = choose_progress(output, quiet=quiet, verbose=verbose)
     options = replace(options, emit=progress.take)
-    signals = Signals()
+    signals = Signals(progress.note)
 
     async def go() -> RunResult:
         with progress:
@@ -206,9 +211,9 @@ def _conduct(
         click.echo(report.refusal_json(error))
         sys.exit(error.exit_code)
     if output == "text":
-        click.echo(report.run_text(result))
+        click.echo(painted(report.run_text(result)))
         if result.problems:
-            click.echo(report.problems_text(result.problems, report.lines_of), err=True)
+            click.echo(painted(report.problems_text(result.problems, report.lines_of)), err=True)
     else:
         click.echo(report.run_json(result, one_line=output == "jsonl"))
     if result.bug is not None:
@@ -227,6 +232,7 @@ def validate(paths: tuple[Path, ...], output: str) -> None:
     """Check pipelines and models offline: text, graph and types. A folder means every YAML file in it."""
     from runner import api, report
     from runner.errors import DefinitionError, Problem, sort_problems
+    from runner.paint import painted
 
     problems: list[Problem] = []
     for path in paths:
@@ -250,7 +256,7 @@ def validate(paths: tuple[Path, ...], output: str) -> None:
     elif problems and output == "github":
         click.echo(report.problems_github(problems))
     elif problems:
-        click.echo(report.problems_text(problems, report.lines_of), err=True)
+        click.echo(painted(report.problems_text(problems, report.lines_of)), err=True)
     sys.exit(2 if any(problem.severity == "error" for problem in problems) else 0)
 
 

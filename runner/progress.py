@@ -27,15 +27,6 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-_MARKS = {
-    "succeeded": "✓",
-    "failed": "✗",
-    "timed_out": "✗",
-    "skipped": "-",
-    "blocked": "-",
-    "cancelled": "-",
-    "undecided": "?",
-}
 SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -44,6 +35,9 @@ class Progress(Protocol):
 
     def take(self, event: Event) -> None:
         """Show what happened."""
+
+    def note(self, text: str) -> None:
+        """Show a line that is no event."""
 
     def __enter__(self) -> Self:
         """Begin to show."""
@@ -103,6 +97,10 @@ class Lines(_Silent):
         elif self.verbose and isinstance(event, StepFinished):
             _say(f"{event.step}: {event.state} in {event.duration_ms / 1000:.2f} s")
 
+    def note(self, text: str) -> None:
+        """Print the line."""
+        _say(text)
+
 
 class JsonLines(_Silent):
     """Each event as one JSON document a line on standard output; `v` is the version of their shape.
@@ -122,6 +120,10 @@ class JsonLines(_Silent):
             sys.stdout.flush()
         except OSError:
             self._has_reader = False
+
+    def note(self, text: str) -> None:
+        """Print the line, on standard error."""
+        _say(text)
 
 
 def event_record(event: Event) -> dict[str, object]:
@@ -192,37 +194,63 @@ class LiveTable:
                 else:
                     _say(message)
             case StepStarted(step):
-                self._rows[step].state, self._rows[step].started = "running", time.monotonic()
+                row = self._rows.setdefault(step, _Row())
+                row.state, row.started = "running", time.monotonic()
             case StepProgress(step, rows):
-                self._rows[step].rows = rows
+                self._rows.setdefault(step, _Row()).rows = rows
             case StepFinished(step, state, _, rows, duration):
-                row = self._rows[step]
+                row = self._rows.setdefault(step, _Row())
                 row.state, row.rows, row.seconds = state, rows, duration / 1000
             case StepLogged() | StepRetrying() if self._live is not None:
                 text = event.message if isinstance(event, StepLogged) else f"{event.step}: trying again"
-                self._live.console.print(text, markup=False, highlight=False)
+                self._live.console.print(harmless(text), markup=False, highlight=False)
             case _:
                 pass
 
+    def note(self, text: str) -> None:
+        """Print the line above the table."""
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False)
+
     def _table(self) -> Table:
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(box=None, show_header=False, pad_edge=False)
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        for justify in ("right", "left", "right", "right", "right"):
+            table.add_column(justify=justify, no_wrap=True)
         shown = list(self._rows.items())
         if len(shown) > self.MOST_STEPS:
             busy = [(name, row) for name, row in shown if row.state == "running"]
             done = sum(row.state not in ("waiting", "running") for _, row in shown)
             table.add_row("", f"{done:,} of {len(shown):,} steps", "", "", "")
             shown = busy[: self.MOST_STEPS]
+        now = time.monotonic()
         for name, row in shown:
-            seconds = time.monotonic() - row.started if row.state == "running" else row.seconds
+            seconds = now - row.started if row.state == "running" else row.seconds
             rate = f"{row.rows / seconds:,.0f}/s" if row.rows and seconds > 0.5 else ""
-            mark = "…" if row.state == "running" else _MARKS.get(row.state, " ")
-            counted = f"{row.rows:,} rows" if row.rows is not None else ""
-            table.add_row(mark, name, counted, rate, f"{seconds:.1f} s" if seconds >= 0.05 else "")
+            mark, style = _STYLES.get(row.state, ("·", "dim"))
+            if row.state == "running":
+                mark = _FRAMES[int(now * 8) % len(_FRAMES)]
+            counted = f"{row.rows:,} row{'' if row.rows == 1 else 's'}" if row.rows is not None else ""
+            took = f"{seconds:.1f} s" if seconds >= 0.05 else ""
+            name_style = "dim" if row.state == "waiting" else ""
+            table.add_row(Text(f"  {mark}", style), Text(name, name_style), counted, Text(rate, "dim"), took)
         return table
+
+
+_FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_STYLES = {
+    "running": ("", "cyan"), "succeeded": ("✓", "green"), "failed": ("✗", "red"), "timed_out": ("✗", "red"),
+    "skipped": ("-", "yellow"), "blocked": ("-", "yellow"), "cancelled": ("-", "yellow"),
+}  # fmt: skip
+
+
+def harmless(text: str) -> str:
+    """A text that steers no terminal: what it logs may come out of a database."""
+    return "".join(char if char.isprintable() or char in "\t\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def _say(text: str) -> None:
     with suppress(OSError):  # nobody reads it, and the run goes on
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(harmless(text) + "\n")

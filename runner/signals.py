@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,10 +13,11 @@ if TYPE_CHECKING:
 
 
 class Signals:
-    """Which signal came, if any; `listen` ties them to a run."""
+    """Which signal came, if any; `listen` ties them to a run, `say` tells the user what the first one does."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None] = lambda text: None) -> None:
         self.caught = 0
+        self._say = say
 
     def listen(self, executor: Executor) -> None:
         """From now on SIGINT, SIGTERM and SIGHUP stop this run: no new step, running ones have its grace to end."""
@@ -25,6 +27,9 @@ class Signals:
 
     def _take(self, executor: Executor, number: int) -> None:
         if self.caught:
+            if os.isatty(2):
+                os.write(2, b"\x1b[?25h\n")  # a live table hides the cursor, and nobody tidies up after this
             os._exit(128 + number)
         self.caught = number
+        self._say(f"stopping: running steps have {executor.grace_seconds:g} s to end; again leaves at once")
         executor.interrupt()

@@ -310,7 +310,8 @@ def test_a_run_that_is_stopped_keeps_all_or_nothing_of_a_step(shop: Path, number
     running.send_signal(number)
     time.sleep(0.3)
     running.send_signal(number)  # the second one leaves at once
-    running.communicate(timeout=30)
+    _, told = running.communicate(timeout=30)
+    assert "stopping: running steps have 10 s to end; again leaves at once" in told
     assert running.returncode == status
     assert items(shop) in (0, 200_000)
     assert not list(shop.glob("out/*.csv"))

@@ -8,7 +8,7 @@ PROJECT = Path(__file__).parents[1]
 LINES = [
     ["schemas", "runner.errors", "runner"],
     ["runner.events", "runner.source", "runner.options", "runner.arguments", "runner.ports", "runner.rows", "runner.patterns", "runner.decimals",
-     "runner.codes", "runner.identity", "runner.examples", "runner.dialects.types", "runner.dialects.bound",
+     "runner.codes", "runner.identity", "runner.examples", "runner.paint", "runner.dialects.types", "runner.dialects.bound",
      "runner.jsonsql"],
     ["runner.choices", "runner.results", "runner.context", "runner.fingerprint"],
     ["runner.evaluate", "runner.cells", "runner.reach", "runner.declarations", "runner.filters", "runner.query"],

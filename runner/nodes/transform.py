@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -94,6 +93,8 @@ class RowsTransform:
         assert isinstance(parsed, Transform)
         wants(self)
         assert parsed.output is not None
+        import asyncio
+
         columns = tuple(parsed.output)
         kept = SpooledRows(columns)
         with tempfile.TemporaryDirectory(prefix="dfrun-") as folder, _engine(Path(folder)) as engine:
@@ -169,6 +170,8 @@ def _create(engine: duckdb.DuckDBPyConnection, types: Mapping[str, Mapping[str, 
 async def _fill(engine: duckdb.DuckDBPyConnection, table: str, rows: Rows, types: Mapping[str, ValueType]) -> None:
     at = [rows.columns.index(name) for name in types]
     names = ", ".join(map(_quoted, types))
+
+    import asyncio
 
     def add(values: list[list[object]]) -> None:
         engine.register("dfrun_batch", arrow_table(list(types), list(types.values()), values))
