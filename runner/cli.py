@@ -18,6 +18,8 @@ from runner.cli_runs import runs
 from runner.options import FILE, database_options
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from runner.choices import RunOptions
     from runner.errors import DfrunError
     from runner.results import RunResult
@@ -36,6 +38,12 @@ class VerbOrFile(click.Group):
         if word not in self.commands and (word == "-" or "." in word or "/" in word or Path(word).exists()):
             return "run", self.commands["run"], args
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Verbs and options; files where none of them begins like this."""
+        from click.shell_completion import CompletionItem
+
+        return super().shell_complete(ctx, incomplete) or [CompletionItem(incomplete, type="file")]
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; click would end with 1 when the reader of a pipe has left."""
@@ -135,6 +143,28 @@ def _output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def _codes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    from runner.codes import codes
+
+    return [CompletionItem(c.code, help=c.title) for c in codes().values() if c.code.startswith(incomplete.upper())]
+
+
+def _nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The nodes of the project here; none of its own while its models are wrong."""
+    from click.shell_completion import CompletionItem
+
+    from runner import api
+    from runner.errors import DfrunError
+    from runner.nodes import BUILT_IN_KINDS, MODEL_KINDS
+
+    names = list(BUILT_IN_KINDS)
+    with suppress(DfrunError):
+        names += [f"{model}.{kind}" for model in api.load_catalog(Path()).models for kind in MODEL_KINDS]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 @group.command()
@@ -306,7 +336,7 @@ def blame(model: str, key: str, path: Path, tenant: str | None, database: str | 
 
 
 @group.command()
-@click.argument("code")
+@click.argument("code", shell_complete=_codes)
 def explain(code: str) -> None:
     """What a problem code means, with a wrong and a right example."""
     from runner.codes import find_code
@@ -320,7 +350,7 @@ def explain(code: str) -> None:
 
 
 @group.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_nodes)
 @click.option(
     "--models", "path", type=FILE, default=Path(), metavar="PATH", help="a file of models, or a folder in a project"
 )

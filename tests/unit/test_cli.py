@@ -86,3 +86,18 @@ def test_a_folder_means_what_is_ours_in_it(tmp_path: Path) -> None:
     done = dfrun("validate", ".", folder=tmp_path)
     assert (done.returncode, done.stderr.splitlines()[0].split()[1]) == (2, "DF110")
     assert dfrun("validate", "compose.yml", folder=tmp_path).returncode == 2
+
+
+def test_packages_of_the_user_do_not_stand_in_for_ours(tmp_path: Path) -> None:
+    for name in ("schemas", "runner", "yaml"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text('raise ImportError("a package of the user")\n')
+    (tmp_path / "shop.py").write_text("def price_of(sku: str) -> int:\n    return 7\n")
+    (tmp_path / "p.yaml").write_text(
+        'name: p\nsteps:\n  a: {node: python.call, with: {function: "shop:price_of", sku: a}}\n'
+        "outputs: {price: a.result}\n"
+    )
+    program = Path(sys.executable).parent / "dfrun"
+    done = subprocess.run([program, "p.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "  price: 7"

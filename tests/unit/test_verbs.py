@@ -1,6 +1,9 @@
 """The verbs that show things: explain, nodes, graph, schema, init, doctor, completion."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +127,26 @@ def test_doctor_tells_what_is_wrong(told: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_completes(told: Any, shell: str) -> None:
     assert "_DFRUN_COMPLETE" in told("completion", shell)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("dfrun val", "plain,validate"),
+        ("dfrun nodes Order.bulk_up", "plain,Order.bulk_update\nplain,Order.bulk_upsert"),
+        ("dfrun explain DF30", "plain,DF301"),
+        ("dfrun pipelines/or", "file,pipelines/or"),
+        ("dfrun run --data", "plain,--database"),
+    ],
+)
+def test_words_are_completed(line: str, found: str) -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), "_DFRUN_COMPLETE": "bash_complete"}
+    environment |= {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    code = "from runner.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert found in done.stdout, done
 
 
 def test_an_unknown_verb_says_so(told: Any) -> None:
