@@ -30,6 +30,7 @@ def lines_of(name: str) -> list[str]:
 
 
 _WIDEST_LINE = 160
+_MOST_PROBLEMS = 20
 
 
 def problem_text(problem: Problem, lines: list[str]) -> str:
@@ -51,8 +52,12 @@ def problem_text(problem: Problem, lines: list[str]) -> str:
 
 
 def problems_text(problems: Iterable[Problem], lines_of: Lines) -> str:
-    """All problems, in their order."""
-    return "\n".join(problem_text(p, lines_of(p.place.file) if p.place else []) for p in problems)
+    """The problems in their order, the first twenty of them: the rest follow from those more often than not."""
+    found = list(problems)
+    told = [problem_text(p, lines_of(p.place.file) if p.place else []) for p in found[:_MOST_PROBLEMS]]
+    if len(found) > _MOST_PROBLEMS:
+        told.append(f"… and {len(found) - _MOST_PROBLEMS:,} more; -o json of validate tells all of them")
+    return "\n".join(told)
 
 
 def problems_json(problems: Iterable[Problem]) -> str:

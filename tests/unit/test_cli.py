@@ -101,3 +101,14 @@ def test_packages_of_the_user_do_not_stand_in_for_ours(tmp_path: Path) -> None:
     done = subprocess.run([program, "p.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "  price: 7"
+
+
+def test_twenty_problems_are_enough_to_begin_with(tmp_path: Path) -> None:
+    steps = "".join(f"  s{n}: {{node: A.cuont}}\n" for n in range(30))
+    (tmp_path / "models.yaml").write_text("models: {A: {fields: {x: integer}}}\n")
+    (tmp_path / "p.yaml").write_text(f"name: p\nsteps:\n{steps}")
+    done = dfrun("validate", "p.yaml", folder=tmp_path)
+    assert (done.returncode, done.stderr.count(" DF308 ")) == (2, 20)
+    assert done.stderr.splitlines()[-1] == "… and 10 more; -o json of validate tells all of them"
+    told = json.loads(dfrun("validate", "p.yaml", "-o", "json", folder=tmp_path).stdout)
+    assert len(told["problems"]) == 30
