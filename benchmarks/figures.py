@@ -51,10 +51,9 @@ def show(figures: Iterable[Figure]) -> None:
 
 def _row(figure: Figure) -> tuple[str, ...]:
     is_rate = figure.unit.endswith("/s")
-    digits = 0 if figure.ours >= 1000 else 1
 
     def shown(value: float | None) -> str:
-        return "" if value is None else f"{value:,.{digits}f} {figure.unit}"
+        return "" if value is None else f"{value:,.{0 if value >= 1000 else 1}f} {figure.unit}"
 
     ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
     goal = f"≥ {figure.goal:g}" if is_rate else f"≤ {figure.goal:g} {figure.unit}"

@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _fill_closed_streams()
     # a start makes many objects and drops few: looking for garbage took a sixth of checking 10,000 steps
     gc.set_threshold(100_000)
+    # pydantic would look through every installed package for plugins, which takes as long as reading a small file
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         group.main(args=list(arguments) if arguments is not None else None, prog_name="dfrun", standalone_mode=False)
         sys.exit(0)
