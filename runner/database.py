@@ -247,9 +247,18 @@ async def reached(target: Target) -> AsyncIterator[None]:
             # a connect that fails inside aiosqlite leaves a thread that may outlive the loop it reports to
             sqlite3.connect(target.file).close()
         yield
-    except (OSError, TimeoutError) as error:
-        raise UnreachableError(unreachable(error, target.shown)) from error
     except Exception as error:
-        if not is_database_error(error):
+        if not isinstance(error, (OSError, TimeoutError)) and not is_database_error(error):
             raise
+        await _threads_end()
         raise UnreachableError(unreachable(error, target.shown)) from error
+
+
+async def _threads_end() -> None:
+    """The thread of an SQLite connection that could not be opened answers once more, and the loop must be there."""
+    import asyncio
+    import threading
+
+    for thread in threading.enumerate():
+        if "_connection_worker_thread" in thread.name:
+            await asyncio.to_thread(thread.join, 1.0)
