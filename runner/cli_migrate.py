@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -35,6 +34,8 @@ def _go(
     async def work() -> T:
         async with api.migrating(path, database, environment, on_step) as migrator:
             return await act(migrator)
+
+    import asyncio
 
     return asyncio.run(work())
 
