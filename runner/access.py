@@ -6,7 +6,7 @@ A node kind has no other way, so that none can forget a feature.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from runner.audit.trail import Recorder
 from runner.dialects import bulk
@@ -166,6 +166,15 @@ class Access:
     async def reserve_ids(self, model: ModelShape, count: int) -> list[int]:
         """`count` generated keys that nobody else will get."""
         return await bulk.reserve_ids(self._session, self._session.table(model), model.primary_key[0], count)
+
+    async def put_back(self, model: ModelShape, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Rows as they were before they were deleted: every field, the managed ones too."""
+        await self._record()
+        names = tuple(model.fields)
+        if model.is_tenanted and any(row[names.index(TENANT)] != self._scope.tenant for row in rows):
+            raise UnscopedError(f"rows of {model.name} are put back without their tenant")
+        kinds = tuple(field.type for field in model.fields.values())
+        await bulk.load_rows(self._session, bulk.Load(self._session.table(model), names, kinds), rows)
 
     async def ask_sql(
         self, sql: SqlText, values: Mapping[str, object], kinds: Mapping[str, ValueType],

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STANDARD_INPUT", "Checked", "Decisions", "RunOptions", "check", "init", "lint_migrations", "load", "load_catalog",
-    "migrating", "read_plan_file", "resume_run", "run_file", "settings_of", "shown", "small_table_rows",
+    "migrating", "read_plan_file", "resume_run", "run_file", "settings_of", "shown", "small_table_rows", "undo_run",
 ]  # fmt: skip
 
 
@@ -165,6 +165,18 @@ async def resume_run(
     from runner.launch import resume
 
     return await resume(run_id, options, decisions, started)
+
+
+async def undo_run(
+    run_id: str, options: RunOptions, started: Callable[[Executor], None] = lambda executor: None
+) -> RunResult:
+    """Take a run back: the undo of each of its steps that has one, the last one first.
+
+    Raises `DefinitionError`, `UnreachableError`, `TablesError`, `GateError`; nothing has run then.
+    """
+    from runner.launch import undo
+
+    return await undo(run_id, options, started)
 
 
 @asynccontextmanager

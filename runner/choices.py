@@ -33,3 +33,6 @@ class Decisions:
     done: str | None = None
     output: str | None = None
     redo: Sequence[str] = ()
+    skip_undo: Sequence[str] = ()
+    reason: str | None = None
+    """Steps that stay as they are when the run is taken back, and why."""

@@ -199,23 +199,38 @@ def run(
 @click.option("--mark-done", metavar="STEP", help="this step, whose outcome is unknown, was done")
 @click.option("--with-output", metavar="YAML", help="what the step of --mark-done gave: '{id: 7}'")
 @click.option("--redo", multiple=True, metavar="STEP", help="this step, whose outcome is unknown, was not done")
+@click.option("--skip-undo", multiple=True, metavar="STEP", help="this step stays as it is, though it was to be undone")
+@click.option("--reason", metavar="TEXT", help="why: it is put on record")
 @database_options
 @_output_options
 def resume(
     run_id: str, use_current: bool, mark_done: str | None, with_output: str | None, redo: tuple[str, ...],
+    skip_undo: tuple[str, ...], reason: str | None,
     database: str | None, environment: str | None, **shown: Any,
 ) -> None:  # fmt: skip
     """Go on with a run that was interrupted or has failed. What is recorded does not run again."""
     from runner import api
 
-    decisions = api.Decisions(use_current, mark_done, with_output, redo)
+    decisions = api.Decisions(use_current, mark_done, with_output, redo, skip_undo, reason)
     options = api.RunOptions(database=database, environment=environment)
     _conduct(lambda told, started: api.resume_run(run_id, told, decisions, started), options, **shown)
 
 
+@group.command()
+@click.argument("run_id", metavar="RUN")
+@database_options
+@_output_options
+def undo(run_id: str, database: str | None, environment: str | None, **shown: Any) -> None:
+    """Take a run back: the undo of each of its steps that has one, the last one first."""
+    from runner import api
+
+    options = api.RunOptions(database=database, environment=environment)
+    _conduct(lambda told, started: api.undo_run(run_id, told, started), options, is_asked_to_undo=True, **shown)
+
+
 def _conduct(
     work: Callable[[RunOptions, Callable[[Executor], None]], Awaitable[RunResult]], options: RunOptions, *,
-    output: str, quiet: bool, verbose: bool, debug: bool,
+    output: str, quiet: bool, verbose: bool, debug: bool, is_asked_to_undo: bool = False,
 ) -> None:  # fmt: skip
     """Run something, show it, and leave with its exit status."""
     import asyncio
@@ -252,6 +267,8 @@ def _conduct(
         if debug:
             raise result.bug
         sys.exit(_bug(result.bug))
+    if result.state == "undone" and is_asked_to_undo:
+        sys.exit(0)
     sys.exit(INTERRUPTED.get(signals.caught, 130) if signals.caught else report.exit_status(result))
 
 

@@ -90,6 +90,8 @@ def _load(kind: type[T], document: Document, later: list[tuple[str, ...]]) -> T:
             path = _path(document, detail)
             if not any(path[: len(skip)] == skip for skip in known):
                 problems.append(_problem(kind, document, path, detail))
+        words = {p.place for p in problems if p.code == "DF114"}
+        problems = [p for p in problems if p.code != "DF115" or p.place not in words]
         whole = {p[:-1] for p in known}  # a step whose node stands in a key that is not built lacks nothing
         problems = [p for p in problems if p.code != "DF112" or not _inside(document, p, whole)]
     if problems:

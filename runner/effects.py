@@ -16,13 +16,13 @@ from runner.context import StepContext
 from runner.errors import Problem, StepError, UndecidedError
 from runner.fingerprint import check_unchanged, fingerprint
 from runner.graph import GraphStep
-from runner.graph.transaction import Transaction
 from runner.ledger.records import Ledger, Record, StepKey
 from runner.nodes.base import Checked
 from runner.rows import Stream
 
 if TYPE_CHECKING:
     from runner.dialects.store import Store
+    from schemas.pipeline import Isolation
 
 CLIENT_GRACE_SECONDS = 2.0
 """The server's own time limit comes first; the client steps in this much later."""
@@ -83,7 +83,7 @@ class Effects:
         opening = [ledger.entering(key)] if ledger else []
         label = ledger.label(key) if ledger else ""
         writes = step.kind.writes or ledger is not None
-        isolation = step.kind.isolation if isinstance(step.kind, Transaction) else "read_committed"
+        isolation: Isolation = getattr(step.kind, "isolation", "read_committed")
         try:
             async with self.store.session(
                 writes=writes, timeout_seconds=step.timeout_seconds, isolation=isolation, opening=opening, label=label
@@ -112,6 +112,12 @@ class Effects:
         if ledger is not None:
             ledger.committed(session)
         return value
+
+    async def recorded(
+        self, value: Value, context: StepContext, key: StepKey, wanted: frozenset[str] | None
+    ) -> Value | Stream:
+        """The value of a step whose parts are recorded already, put on record as a whole."""
+        return value if self.ledger is None else await self._recorded(value, context, key, wanted)
 
     async def _recorded(
         self, value: Value, context: StepContext, key: StepKey, wanted: frozenset[str] | None

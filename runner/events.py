@@ -16,6 +16,8 @@ RunState = Literal[
     "timed_out",
     "cancelled",
     "needs_decision",
+    "undone",
+    "undo_failed",
     "taken_over",
     "silent",
     "skipped",

@@ -50,6 +50,10 @@ def pipeline_schema(models: Models) -> str:
             {"type": "object", "properties": {"from": _REFERENCE, "default": {}}, "required": ["from"]},
         ]
     }
+    step["properties"]["foreach"] = {"anyOf": [_REFERENCE, {"$ref": "#/$defs/ForEach"}]}
+    step["properties"]["transaction"] = {"anyOf": [{"type": "boolean"}, {"$ref": "#/$defs/TransactionDeclaration"}]}
+    words = {"type": "array", "items": {"type": "string"}}
+    schema["$defs"]["OnFailure"]["properties"]["undo"] = {"anyOf": [{"type": "string"}, words]}
     step["properties"]["after"] = {
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}},
                   {"type": "object", "additionalProperties": {"enum": ["succeeded", "finished"]}}]

@@ -22,12 +22,13 @@ from runner.events import RunNoted, RunState, StepState
 from runner.identity import check_run_id, new_run_id
 from runner.ledger.lease import Lease, this_process
 from runner.ledger.outputs import LARGEST_INLINE, decode, encode
-from runner.ledger.records import Ledger, StepKey
+from runner.ledger.records import Ledger, StepKey, load_records
 from runner.ledger.runs import (
     NewRun,
     RunRow,
     RunStatus,
     begin_run,
+    check_undoable,
     check_unfinished,
     end_run,
     error_text,
@@ -51,6 +52,7 @@ from runner.parameters import read_parameters, read_secrets, recorded_parameters
 from runner.plan import Plan, build_plan
 from runner.results import RunResult, StepResult
 from runner.run import Executor
+from runner.saga import MARK
 from runner.tenants import actor_of, choose_tenant, refuse_without
 from schemas.types import ValueProblem, ValueType, parse_value
 
@@ -60,7 +62,8 @@ if TYPE_CHECKING:
 Started = Callable[[Executor], None]
 _RECORDED_AS: Mapping[RunState, RunStatus] = {
     "succeeded": "succeeded", "failed": "failed", "interrupted": "interrupted", "timed_out": "interrupted",
-    "silent": "interrupted", "cancelled": "cancelled", "needs_decision": "needs_decision",
+    "silent": "interrupted", "cancelled": "cancelled", "needs_decision": "needs_decision", "undone": "undone",
+    "undo_failed": "undo_failed",
 }  # fmt: skip
 
 
@@ -149,6 +152,35 @@ async def resume(run_id: str, options: RunOptions, decisions: Decisions, started
         return await _see_through(executor, ledger)
 
 
+async def undo(run_id: str, options: RunOptions, started: Started) -> RunResult:
+    """Take a run back that has ended: the undo of each of its steps that has one. Raises `DfrunError` when nothing has
+    run."""
+    settings, project = settings_of(Path.cwd())
+    target = choose_database(options.database, settings, options.environment, project)
+    async with open_store(target, {}, 1) as store:
+        await prepare_ledger(store)
+        row = await find_run(store, run_id)
+        check_undoable(row)
+    loaded = load_recorded(row.definition, Path(row.folder))
+    kept = cast("dict[str, Any]", decode(row.inputs))
+    plan = build_plan(loaded.graph, loaded.identity, kept["only"])
+    plan = replace(plan, undoes=tuple(n for n, planned in plan.steps.items() if planned.step.undo is not None))
+    if not plan.undoes:
+        what = f"no step of {row.pipeline} has an undo"
+        raise DefinitionError(Problem("DF450", what, None, "there is nothing to take back", "undo: auto at the steps"))
+    values = recorded_parameters(loaded.pipeline, kept["params"], loaded.document)
+    secrets = read_secrets(loaded.graph.secrets, loaded.project)
+    async with open_store(target, loaded.graph.models, loaded.settings.parallel) as store:
+        row, ledger = await take_over(store, run_id, this_process(), _tell(options), may_be_done=True)
+        if MARK not in ledger.records:
+            await ledger.record(MARK, {"what": "", "code": ""}, None, None)
+            ledger.records.update(await load_records(store, run_id))
+        now, tenant = row.scheduled_at, row.tenant or None
+        executor = _executor(plan, store, loaded, values, secrets, run_id, tenant, now, options, started, ledger)
+        executor.is_asked_to_undo = True
+        return await _see_through(executor, ledger)
+
+
 def _executor(
     plan: Plan, store: Store | None, loaded: Loaded, values: Mapping[str, object], secrets: Mapping[str, str],
     run_id: str, tenant: str | None, now: datetime, options: RunOptions, started: Started,
@@ -234,8 +266,6 @@ async def _check_decisions(
 ) -> None:
     """Raises `DefinitionError` DF446 (a finished step has changed), DF448 (nothing to decide), DF449 (an output that
     does not fit); nothing is taken over then."""
-    from runner.ledger.records import load_records
-
     records = await load_records(store, row.run_id)
     finished = {key.step.partition(".")[0] for key, record in records.items() if record.status != "started"}
     if decisions.use_current:
@@ -260,6 +290,11 @@ async def _check_decisions(
             raise DefinitionError(Problem("DF448", f"there is nothing to decide about {name!r}", None, "", fix))
     if decisions.done:
         _given(plan, decisions.done, decisions.output)
+    for name in decisions.skip_undo:
+        if name not in plan.undoes or not decisions.reason:
+            what = f"{name!r} is not taken back in this run" if decisions.reason else "--skip-undo wants --reason TEXT"
+            fix = "one of: " + ", ".join(plan.undoes) if plan.undoes else ""
+            raise DefinitionError(Problem("DF448", what, None, "no undo is dropped without a word", fix))
 
 
 async def _decide(ledger: Ledger, plan: Plan, loaded: Loaded, decisions: Decisions) -> None:
@@ -273,6 +308,10 @@ async def _decide(ledger: Ledger, plan: Plan, loaded: Loaded, decisions: Decisio
         record = await ledger.look_up(key)
         assert record is not None
         ledger.records[key] = record
+    for name in decisions.skip_undo:
+        await ledger.record(StepKey(name, "undo"), {"skipped": decisions.reason}, None, None)
+    if decisions.skip_undo:
+        ledger.records.update(await load_records(ledger.store, ledger.run_id))
     if decisions.use_current:
         await ledger.note_definition(loaded.identity, definition_of(loaded))
 

@@ -46,6 +46,8 @@ class Plan:
     outputs: Mapping[str, Link] = field(hash=False)
     fail_fast: bool = True
     timeout_seconds: float | None = None
+    undoes: tuple[str, ...] = ()
+    """The steps that a failure takes back."""
 
     @property
     def uses_database(self) -> bool:
@@ -62,7 +64,7 @@ def build_plan(graph: Graph, identity: str, only: Sequence[str] = ()) -> Plan:
         if name not in graph.steps:
             fix = did_you_mean(name, graph.steps)
             raise DefinitionError(Problem("DF401", f"--only: there is no step {name!r}", None, "", fix))
-    names = _needed(graph, only) if only else set(graph.steps)
+    names = _needed(graph, only) | _last(graph) if only else set(graph.steps)
     wanted = _wanted(graph)
     steps = {n: PlannedStep(s, tuple(_waits(graph, s)), wanted[n]) for n, s in graph.steps.items() if n in names}
     readers: dict[str, list[tuple[str, Wait]]] = {name: [] for name in steps}
@@ -72,7 +74,7 @@ def build_plan(graph: Graph, identity: str, only: Sequence[str] = ()) -> Plan:
     outputs = {n: link for n, link in graph.outputs.items() if link.root in steps or link.root not in graph.steps}
     return Plan(
         graph.name, identity, steps, {n: tuple(r) for n, r in readers.items()}, outputs, graph.fail_fast,
-        graph.timeout_seconds,
+        graph.timeout_seconds, tuple(n for n in graph.undoes if n in steps),
     )  # fmt: skip
 
 
@@ -85,10 +87,16 @@ def _needed(graph: Graph, only: Sequence[str]) -> set[str]:
     return needed
 
 
+def _last(graph: Graph) -> set[str]:
+    """The steps that run after the others, whatever those are."""
+    return {name for name, step in graph.steps.items() if step.phase != "main"}
+
+
 def _wanted(graph: Graph) -> dict[str, frozenset[str] | None]:
     """For each step the members of its output that someone reads."""
     read: dict[str, set[str] | None] = {name: set() for name in graph.steps}
-    links = [*(link for step in graph.steps.values() for link in step.reads), *graph.outputs.values()]
+    undos = [step.undo for step in graph.steps.values() if isinstance(step.undo, GraphStep)]
+    links = [*(link for step in (*graph.steps.values(), *undos) for link in step.reads), *graph.outputs.values()]
     for link in links:
         members = read.get(link.root)
         if members is not None:

@@ -139,7 +139,8 @@ def run_text(result: RunResult) -> str:
 _STATES = {
     "succeeded": "succeeded", "failed": "failed", "interrupted": "was interrupted", "timed_out": "ran out of time",
     "cancelled": "was cancelled", "needs_decision": "waits for a decision", "taken_over": "was taken over",
-    "silent": "lost its database", "skipped": "was skipped",
+    "silent": "lost its database", "skipped": "was skipped", "undone": "was taken back",
+    "undo_failed": "could not be taken back",
 }  # fmt: skip
 
 
@@ -202,8 +203,9 @@ def refusal_json(error: DfrunError) -> str:
 
 
 def exit_status(result: RunResult) -> int:
-    """0, 1, 3 (taken over), 5 (a decision is needed), 75 (every failure may pass by itself) or 124 (out of time)."""
-    by_state = {"timed_out": 124, "taken_over": 3, "needs_decision": 5, "silent": 75}
+    """0, 1, 3 (taken over), 4 (failed, and undone), 5 (a decision is needed, or an undo did not work), 75 (every
+    failure may pass by itself) or 124 (out of time)."""
+    by_state = {"timed_out": 124, "taken_over": 3, "needs_decision": 5, "silent": 75, "undone": 4, "undo_failed": 5}
     if result.state in by_state:
         return by_state[result.state]
     failed = [step for step in result.steps.values() if step.state in _FAILED]

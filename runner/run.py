@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from runner.attempts import Attempts, StoppedError
 from runner.conditions import holds
 from runner.context import Emit, StepContext
 from runner.effects import Effects
@@ -30,13 +31,17 @@ from runner.events import (
     StepState,
 )  # fmt: skip
 from runner.failures import DEFAULT_RETRY, BugError, UpstreamError, delay_seconds, of_step, step_failure
-from runner.ledger.records import AttemptNote, Record, StepKey, TakenOverError
+from runner.graph.loop import Loop
+from runner.graph.shapes import Phase
+from runner.ledger.records import AttemptNote, StepKey, TakenOverError
 from runner.nodes.base import Checked
-from runner.plan import Plan, PlannedStep, Wait
+from runner.plan import Plan, Wait
 from runner.reach import reach
+from runner.reading import Live, Reading, befell, listed, number_of, reopened
 from runner.results import FAILED, RunResult, StepResult
-from runner.rows import Rows, Stream
-from runner.streams import Reopened, Watched
+from runner.rows import Stream
+from runner.saga import MARK, Saga, is_whole, mark, to_take_back
+from runner.streams import Watched
 
 if TYPE_CHECKING:
     from runner.conditions import Condition
@@ -47,21 +52,6 @@ if TYPE_CHECKING:
 _AT_ONCE: frozenset[RunState] = frozenset({"timed_out", "taken_over", "silent"})
 """Interruptions that leave running steps no time to end."""
 _LEASE_POLL_SECONDS = 0.2
-
-
-@dataclass(slots=True)
-class _Live:
-    """One step while the run goes on."""
-
-    planned: PlannedStep
-    pending: int
-    verdict: StepState | None = None
-    state: StepState | None = None
-    value: object = None
-    stream: Watched | None = None
-    attempts: int = 0
-    started: float = 0.0
-    result: StepResult | None = None
 
 
 @dataclass(slots=True)
@@ -86,13 +76,22 @@ class Executor:
     ledger: Ledger | None = None
     lease: Lease | None = None
     bug: BaseException | None = None
+    is_asked_to_undo: bool = False
+    """The run is taken back because its user says so, not because it failed."""
     _effects: Effects = field(init=False)
-    _live: dict[str, _Live] = field(default_factory=dict)
-    _ready: deque[_Live] = field(default_factory=deque)
+    _live: dict[str, Live] = field(default_factory=dict)
+    _ready: deque[Live] = field(default_factory=deque)
     _idle: deque[asyncio.Future[None]] = field(default_factory=deque)
     _busy: int = 0
     _has_failed: bool = False
     _is_undecided: bool = False
+    _is_undoing: bool = False
+    _is_whole: bool = False
+    _phase: Phase = "main"
+    _count: int = 0
+    _saga: Saga | None = None
+    _cause: Problem | None = None
+    _attempts: Attempts = field(init=False)
     _interruption: RunState | None = None
     _workers: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -102,19 +101,19 @@ class Executor:
     async def run(self) -> RunResult:
         """Run every step that can run and has not run before; never raises for what a step does."""
         started = time.perf_counter()
+        self._attempts = Attempts(
+            self._effects, self.ledger, self.run_id, self.now, self.emit, lambda: self._interruption is not None
+        )
         self.emit(RunStarted(self.run_id, self.plan.name, tuple(self.plan.steps)))
-        self._live = {n: _Live(p, len(p.waits)) for n, p in self.plan.steps.items()}
-        self._ready.extend(live for live in self._live.values() if not live.pending)
+        self._live = {n: Live(p, len(p.waits)) for n, p in self.plan.steps.items()}
         await self._restore()
-        count = max(1, min(self.parallel, len(self._live)))
-        self._workers = [asyncio.create_task(self._work()) for _ in range(count)]
         limit = asyncio.create_task(self._limit()) if self.plan.timeout_seconds else None
-        ends = await asyncio.gather(*self._workers, return_exceptions=True)
+        if not self._is_undoing:
+            await self._go_through("main")
+        if not self._interruption:
+            await self._afterwards()
         if limit:
             limit.cancel()
-        for end in ends:
-            if isinstance(end, Exception):
-                raise end  # a worker never ends like this unless the executor itself is wrong
         for live in self._live.values():
             if live.state is None:
                 self._settle(live, "cancelled")
@@ -123,8 +122,59 @@ class Executor:
         elapsed = _ms(started)
         self.emit(RunFinished(self.run_id, state, elapsed))
         steps = {name: cast(StepResult, live.result) for name, live in self._live.items()}
-        return RunResult(self.run_id, self.plan.name, state, outputs, steps, elapsed, _befell(state, self.run_id),
-                         self.bug, self.audit_head)  # fmt: skip
+        problem = befell(state, self.run_id) or (self._saga.problem if self._saga else None) or self._cause
+        return RunResult(self.run_id, self.plan.name, state, outputs, steps, elapsed, problem, self.bug,
+                         self.audit_head)  # fmt: skip
+
+    # --- phases ----------------------------------------------------------------------------------------------
+
+    async def _go_through(self, phase: Phase) -> None:
+        """Run the steps of a phase, as far as they can run, and settle the others."""
+        self._phase = phase
+        lives = [live for live in self._live.values() if live.planned.step.phase == phase]
+        self._ready.extend(live for live in lives if not live.pending and live.state is None)
+        self._workers = [asyncio.create_task(self._work()) for _ in range(max(1, min(self.parallel, len(lives))))]
+        ends = await asyncio.gather(*self._workers, return_exceptions=True)
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end  # a worker never ends like this unless the executor itself is wrong
+        for live in lives:
+            if live.state is None:
+                self.finish(live, "cancelled")
+
+    async def _afterwards(self) -> None:
+        """What follows on the steps: taking them back, the steps for a failure, the last ones."""
+        unknown = {n for n, live in self._live.items() if live.state == "undecided"}
+        if self._is_undecided and not unknown <= set(self.plan.undoes):
+            return  # a decision comes first
+        has_failed = self._has_failed or self._is_undoing
+        if has_failed and self.plan.undoes:
+            await self._take_back()
+            if self._saga is not None and self._saga.problem is not None:
+                return
+        if self.is_asked_to_undo:
+            return
+        for phase in ("failure", "finally"):
+            lives = [live for live in self._live.values() if live.planned.step.phase == phase]
+            if phase == "failure" and not has_failed:
+                for live in lives:
+                    if live.state is None:
+                        self.finish(live, "skipped")
+            elif lives:
+                await self._go_through(phase)
+
+    async def _take_back(self) -> None:
+        """Undo what is done, the last step first; that this has begun is recorded before."""
+        lives = list(self._live.values())
+        if self.ledger is not None and not self._is_undoing:
+            await mark(self.ledger, next((r.problem for r in (live.result for live in lives) if r and r.problem), None))
+        self._is_undoing = True
+        self._saga = Saga(self._attempts, self.ledger, self._value, [])
+        try:
+            await self._saga.take_back(to_take_back(lives, self.plan.undoes))
+        except StoppedError:
+            return  # the run is interrupted, and a resumed one goes on here
+        self._is_whole = is_whole(lives, self.plan.undoes)
 
     def interrupt(self, state: RunState = "interrupted") -> None:
         """Start no new step; steps that still run after `grace_seconds` are cancelled and rolled back."""
@@ -149,7 +199,11 @@ class Executor:
     def _state(self) -> RunState:
         if self._interruption:
             return self._interruption
-        if self._is_undecided:
+        if self._saga is not None and self._saga.problem is not None:
+            return "undo_failed"
+        if self._saga is not None and (self._is_whole or self.is_asked_to_undo):
+            return "undone"
+        if self._is_undecided and self._saga is None:
             return "needs_decision"
         return "failed" if self._has_failed else "succeeded"
 
@@ -165,32 +219,36 @@ class Executor:
 
     async def _restore(self) -> None:
         """Settle the steps that are recorded: they do not run again, and their readers get what was recorded."""
+        records = self.ledger.records if self.ledger and self.ledger.records else {}
+        mark = records.get(MARK)
+        if mark is not None and self.ledger is not None:
+            self._is_undoing = True
+            why = cast("Mapping[str, str]", await self.ledger.value(mark))
+            if why["what"]:
+                self._cause = Problem(why["code"], why["what"])
         for name, live in self._live.items():
-            record = self.ledger.records.get(StepKey(name)) if self.ledger and self.ledger.records else None
+            record = records.get(StepKey(name))
             if record is None:
+                continue
+            if self._is_undoing and record.status == "started":
+                live.order, live.state = record.seq, "undecided"
+                live.result = StepResult("undecided")
                 continue
             if record.status == "done":
                 assert self.ledger is not None
                 live.value = await self.ledger.value(record)
             elif record.status == "source" and record.seq:
-                live.value = await self._reopened(live, record)
+                live.value = await reopened(self, live, record)
             else:
                 continue
             live.started = 0.0
             self.finish(live, "succeeded", record.rows, is_recorded=True)
-
-    async def _reopened(self, live: _Live, record: Record) -> object:
-        assert self.ledger is not None
-        kept = cast("dict[str, dict[str, object]]", await self.ledger.value(record))
-        fields = live.planned.step.checked.output.fields or {}
-        columns = tuple((fields["rows"].fields or {}) if "rows" in fields else ())
-
-        async def reopen() -> Rows:
-            stream = await self._attempt(live, self._context(live))
-            assert isinstance(stream, Stream)
-            return stream.rows
-
-        return {"rows": Reopened(reopen, columns, record.rows or 0)} | kept.get("rest", {})
+            live.order = record.seq
+            self._count = max(self._count, record.seq)
+        if self._is_undoing:
+            for live in self._live.values():
+                if live.state is None and live.planned.step.phase == "main":
+                    self.finish(live, "cancelled")
 
     # --- scheduling ------------------------------------------------------------------------------------------
 
@@ -218,7 +276,7 @@ class Executor:
             if turns % 64 == 0:
                 await asyncio.sleep(0)  # steps that never wait must not keep signals and limits from being heard
 
-    def _next(self) -> _Live | None:
+    def _next(self) -> Live | None:
         """A step to work on: one that is ready or, when nothing else goes on, a stream that nobody reads."""
         while self._ready:
             live = self._ready.popleft()
@@ -226,13 +284,15 @@ class Executor:
                 return live
         return self._drainable() if not self._busy else None
 
-    def _may_start(self, live: _Live) -> bool:
+    def _may_start(self, live: Live) -> bool:
         if self._interruption:
             return False
+        if self._phase != "main":
+            return True
         # a step that asks for another's end, however it ended, is meant for just this case
         return not (self._has_failed and self.plan.fail_fast) or any(w.only_end for w in live.planned.waits)
 
-    def _drainable(self) -> _Live | None:
+    def _drainable(self) -> Live | None:
         if self._interruption or (self._has_failed and self.plan.fail_fast):
             return None
         return next((live for live in self._live.values() if live.stream and live.state is None), None)
@@ -243,7 +303,7 @@ class Executor:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def _drain(self, live: _Live) -> None:
+    async def _drain(self, live: Live) -> None:
         """Read a stream to its end for what it gives besides rows."""
         assert live.stream is not None
         try:
@@ -255,7 +315,7 @@ class Executor:
             self.fail(live, self._told(live, error), None)
 
     def finish(
-        self, live: _Live, state: StepState, rows: int | None = None, error: StepError | None = None,
+        self, live: Live, state: StepState, rows: int | None = None, error: StepError | None = None,
         *, is_recorded: bool = False,
     ) -> None:  # fmt: skip
         """Settle how a step ended and tell its readers."""
@@ -271,7 +331,7 @@ class Executor:
                     queue.append(reader)
         self._wake(len(self._ready) - 1)
 
-    def _tell(self, reader: _Live, wait: Wait, state: StepState) -> bool:
+    def _tell(self, reader: Live, wait: Wait, state: StepState) -> bool:
         """Count down a reader; True when this settled it without a run."""
         if state == "skipped" and wait.is_data and not wait.has_defaults:
             reader.verdict = reader.verdict or "skipped"
@@ -281,16 +341,19 @@ class Executor:
         if reader.pending or reader.state is not None:
             return False
         if reader.verdict is None:
-            self._ready.append(reader)
+            if reader.planned.step.phase == self._phase:
+                self._ready.append(reader)
             return False
         self._settle(reader, reader.verdict)
         return True
 
     def _settle(
-        self, live: _Live, state: StepState, rows: int | None = None, error: StepError | None = None,
+        self, live: Live, state: StepState, rows: int | None = None, error: StepError | None = None,
         is_recorded: bool = False,
     ) -> None:  # fmt: skip
         live.state = state
+        self._count += 1
+        live.order = self._count
         elapsed = _ms(live.started) if live.started else 0.0
         problem = of_step(live.planned.step, error.problem) if error else None
         live.result = StepResult(
@@ -299,7 +362,7 @@ class Executor:
         )  # fmt: skip
         self.emit(StepFinished(live.planned.step.id, state, live.attempts, rows, elapsed, problem))
 
-    def fail(self, live: _Live, error: StepError, rows: int | None) -> None:
+    def fail(self, live: Live, error: StepError, rows: int | None) -> None:
         """Settle that a step failed."""
         self._has_failed = True
         state: StepState = "timed_out" if error.error_class == "timeout" else "failed"
@@ -311,7 +374,7 @@ class Executor:
 
     # --- one step --------------------------------------------------------------------------------------------
 
-    async def _step(self, live: _Live) -> None:
+    async def _step(self, live: Live) -> None:
         step = live.planned.step
         if any(wait.is_early and self._live[wait.upstream].state in FAILED for wait in live.planned.waits):
             self.finish(live, "blocked")
@@ -332,11 +395,14 @@ class Executor:
                 return
             live.attempts += 1
             self.emit(StepStarted(step.id, live.attempts))
-            context = self._context(live)
+            context = self.context(live)
             try:
-                value = await self._attempt(live, context)
+                value = await self.attempt(live, context)
             except UpstreamError:
                 self.finish(live, "blocked")
+                return
+            except StoppedError:
+                self.finish(live, "cancelled")
                 return
             except TakenOverError:
                 self.interrupt("taken_over")
@@ -366,7 +432,7 @@ class Executor:
             self.finish(live, "succeeded", context.rows)
 
     def _extend_audit(self, head: str | None) -> None:
-        if head is not None and (self.audit_head is None or _number(head) > _number(self.audit_head)):
+        if head is not None and (self.audit_head is None or number_of(head) > number_of(self.audit_head)):
             self.audit_head = head
 
     async def _renewed(self, lease: Lease) -> bool:
@@ -381,17 +447,22 @@ class Executor:
         values = {link.text: await self._value(link.source, False, None) for link in condition.links}
         return holds(condition, values)
 
-    def _context(self, live: _Live) -> StepContext:
-        return StepContext(live.planned.step.subject.project, self.run_id, live.planned.step.id, self.now, self.emit)
+    def context(self, live: Live) -> StepContext:
+        step = live.planned.step
+        return StepContext(step.subject.project, self.run_id, step.id, self.now, self.emit)
 
-    async def _attempt(self, live: _Live, context: StepContext) -> Mapping[str, object] | Stream | None:
+    async def attempt(self, live: Live, context: StepContext) -> Mapping[str, object] | Stream | None:
         """One attempt: its arguments, then its effect."""
         step = live.planned.step
         checked: Checked = step.checked
         if step.connections:
             values = [await self._value(link.source, link.has_default, link.default) for link in step.connections]
             checked = step.kind.check(step.bind(values), step.subject)
-        return await self._effects.carry_out(step, checked, context, StepKey(step.id), live.planned.wanted)
+        key = StepKey(step.id)
+        if isinstance(step.kind, Loop):
+            value = await self._attempts.loop(step, checked, context)
+            return await self._effects.recorded(value, context, key, live.planned.wanted)
+        return await self._effects.carry_out(step, checked, context, key, live.planned.wanted)
 
     async def _value(self, source: tuple[str, ...], has_default: bool, default: object) -> object:
         upstream = self._live.get(source[0])
@@ -402,9 +473,9 @@ class Executor:
         value = await reach(upstream.value, source[1:])
         return default if has_default and value is None else value
 
-    def _open(self, live: _Live, stream: Stream, context: StepContext) -> None:
+    def _open(self, live: Live, stream: Stream, context: StepContext) -> None:
         """Let those readers go that need nothing but the stream."""
-        watched = Watched(stream, _Reading(self, live, context), stream.rows.columns)
+        watched = Watched(stream, Reading(self, live, context), stream.rows.columns)
         live.stream = watched
         live.value = {"rows": watched}
         for name, wait in self.plan.readers[live.planned.step.id]:
@@ -412,10 +483,10 @@ class Executor:
                 self._tell(self._live[name], wait, "succeeded")
         self._wake(len(self._ready) - 1)
 
-    def _told(self, live: _Live, error: Exception) -> StepError:
+    def _told(self, live: Live, error: Exception) -> StepError:
         return step_failure(live.planned.step, error)
 
-    async def _note(self, live: _Live, error: StepError, wait: float | None) -> None:
+    async def _note(self, live: Live, error: StepError, wait: float | None) -> None:
         """Put a failed attempt into the run's history."""
         if self.ledger is not None:
             problem = error.problem
@@ -432,70 +503,12 @@ class Executor:
             if upstream is None or upstream.state == "succeeded":
                 try:
                     value = await reach(upstream.value if upstream else self.roots[link.root], link.source[1:])
-                    outputs[name] = await _listed(value)
+                    outputs[name] = await listed(value)
                 except StepError:
                     continue  # rows of a file that is no longer as it was
             elif upstream.state == "skipped":
                 outputs[name] = None
         return outputs
-
-
-@dataclass(slots=True)
-class _Reading:
-    """The step behind a stream."""
-
-    executor: Executor
-    live: _Live
-    context: StepContext
-
-    @property
-    def is_over(self) -> bool:
-        return self.live.state is not None
-
-    def seen(self, rows: int) -> None:
-        before = self.context.rows or 0
-        if self.live.state is None and rows > before:
-            self.context.progress(rows - before)
-
-    async def ended(self, rest: Mapping[str, object]) -> None:
-        executor, live = self.executor, self.live
-        assert live.stream is not None
-        rows = self.context.rows or 0
-        ledger, file = executor.ledger, live.stream.inner.file
-        if ledger is not None and file is not None:
-            key = StepKey(live.planned.step.id)
-            await ledger.source_ended(key, rest, live.planned.wanted, rows)
-        if live.state is None:
-            live.value = {"rows": live.stream} | dict(rest)
-            executor.finish(live, "succeeded", rows=rows)
-
-    def broke(self, error: StepError) -> None:
-        self.executor.fail(self.live, error, self.context.rows)
-
-
-async def _listed(value: object) -> object:
-    """Rows as a list of mappings, all else as it is, at any depth of records."""
-    if isinstance(value, Rows):
-        return [dict(zip(value.columns, row, strict=True)) async for batch in value.batches() for row in batch.rows]
-    if isinstance(value, Mapping):
-        return {key: await _listed(inner) for key, inner in value.items()}
-    return value
-
-
-def _befell(state: RunState, run_id: str) -> Problem | None:
-    """What happened to the run as a whole, where that is no step's failure."""
-    if state == "taken_over":
-        what = "another process has taken over this run; nothing that this one did after that was kept"
-        return Problem("DF550", what, None, "", f"dfrun runs show {run_id}")
-    if state == "silent":
-        what = "the database does not answer; the run was given up here"
-        return Problem("DF555", what, None, "what was committed is recorded", f"dfrun resume {run_id}")
-    return None
-
-
-def _number(head: str) -> int:
-    """Which link of its chain an audit head is."""
-    return int(head.partition(":")[0])
 
 
 def _ms(started: float) -> float:

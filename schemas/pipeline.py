@@ -17,7 +17,7 @@ Overlap = Literal["refuse", "skip", "wait", "replace", "allow"]
 """What happens to a run when another one of its pipeline goes on."""
 
 NOT_BUILT = frozenset(
-    {"foreach", "undo", "on_failure", "finally", "schedule"}
+    {"schedule"}
 )  # fmt: skip
 """Keys of the language that are known and not built yet; the loader says so, so that none is silently ignored."""
 
@@ -101,6 +101,37 @@ def _transaction(raw: object) -> object:
     return raw
 
 
+class ForEach(Declaration):
+    """A loop over the items of a list."""
+
+    in_: str = Field(alias="in")
+    """The list or rows to go over; inside, `item` is one of them."""
+    max_parallel: Annotated[Whole, Field(ge=1, le=256)] = 1
+    """How many items are worked on at once."""
+    on_item_error: Literal["stop", "collect"] = "stop"
+    """Whether an item that fails stops the loop, or is set aside in the output `errors`."""
+
+
+def _for_each(raw: object) -> object:
+    """A reference alone is the mapping with `in`."""
+    return {"in": raw} if isinstance(raw, str) else raw
+
+
+class Undo(Declaration):
+    """How a step is taken back: a node of its own. `self` is the value of the step."""
+
+    node: str
+    """The node that takes the step back."""
+    with_: dict[str, object] = Field(default_factory=dict, alias="with")
+    """Literals, by port."""
+    inputs: dict[str, object] = Field(default_factory=dict)
+    """Connections: `self.…` is what the step gave."""
+    retry: Retry | None = None
+    """How it is tried again; ten times without it."""
+    timeout: Duration | None = None
+    """The longest an attempt may take."""
+
+
 class Step(Declaration):
     """One part of the workflow: a node, another file, or a group of steps. Literals stand under `with`, connections
     under `inputs`, order without data under `after`."""
@@ -123,6 +154,10 @@ class Step(Declaration):
     """Connections: a path into the node's ports, and the reference that feeds it."""
     after: Annotated[dict[str, Upstream], BeforeValidator(_after)] = Field(default_factory=dict)
     """Steps that end before this one begins, without data: `step`, `[step, …]` or `{step: finished}`."""
+    foreach: Annotated[ForEach | None, BeforeValidator(_for_each)] = None
+    """Do it for every item of a list: a reference, or `{in: …, max_parallel: 8, on_item_error: collect}`."""
+    undo: Literal["auto"] | Undo | None = None
+    """How it is taken back when the run fails: `auto` derives it from what was written, else a node of its own."""
     when: dict[str, object] | None = None
     """A condition over references, such as `{customer.tier: gold}`; where it does not hold, the step is skipped."""
     retry: Retry | None = None
@@ -143,6 +178,15 @@ class Step(Declaration):
         elif self.with_ or self.inputs:
             raise ValueError("a group takes nothing; its steps read what is around them")
         return self
+
+
+class OnFailure(Declaration):
+    """What happens when a run has failed. None of it turns the run green."""
+
+    undo: Annotated[tuple[str, ...], BeforeValidator(_one_or_list)] = ()
+    """`all`, or the steps to take back, in reverse order of their completion."""
+    steps: dict[Name, Step] = Field(default_factory=dict)
+    """Steps that run after that."""
 
 
 class TenantFrom(Declaration):
@@ -171,6 +215,10 @@ class Pipeline(Declaration):
     """The steps by name."""
     outputs: dict[Name, str] = Field(default_factory=dict)
     """What the run gives, by name: a reference each."""
+    on_failure: OnFailure = OnFailure()
+    """What happens when the run has failed."""
+    finally_: dict[Name, Step] = Field(default_factory=dict, alias="finally")
+    """Steps that run last, however the run went."""
     timeout: Duration | None = None
     """The longest the run may take."""
     tenant: str | TenantFrom | None = None

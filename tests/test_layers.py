@@ -7,7 +7,7 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[1]
 LINES = [
     ["schemas", "runner.errors", "runner"],
-    ["runner.events", "runner.source", "runner.options", "runner.arguments", "runner.ports", "runner.rows", "runner.patterns", "runner.decimals",
+    ["runner.events", "runner.recorded", "runner.source", "runner.options", "runner.arguments", "runner.ports", "runner.rows", "runner.patterns", "runner.decimals",
      "runner.codes", "runner.identity", "runner.examples", "runner.paint", "runner.dialects.types", "runner.dialects.bound",
      "runner.jsonsql"],
     ["runner.choices", "runner.results", "runner.context", "runner.fingerprint"],
@@ -18,11 +18,13 @@ LINES = [
      "runner.ledger"],
     ["runner.audit", "runner.migrate"],
     ["runner.access", "runner.database"],
-    ["runner.bulk"],
+    ["runner.bulk", "runner.recording"],
     ["runner.nodes"],
     ["runner.graph", "runner.plugin"],
     ["runner.plan", "runner.describe", "runner.failures", "runner.loading", "runner.effects"],
+    ["runner.attempts"],
     ["runner.streams", "runner.jsonschema"],
+    ["runner.saga", "runner.reading"],
     ["runner.run"],
     ["runner.launch", "runner.history"],
     ["runner.api", "runner.report", "runner.progress", "runner.signals"],

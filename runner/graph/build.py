@@ -10,7 +10,7 @@ with a step that holds its parameters. A group in one transaction becomes one st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -21,22 +21,28 @@ from runner.arguments import copy_literals
 from runner.conditions import Condition
 from runner.errors import DefinitionError, Problem
 from runner.graph.doors import Door, Parameters
+from runner.graph.inside import Inside, outside_of, slots_for
+from runner.graph.loop import Loop, item_type
 from runner.graph.node import check_arguments, fill, node_step
 from runner.graph.params import parameter_problems
 from runner.graph.scope import At, File, Scope, roots_in
-from runner.graph.shapes import Graph, GraphStep, Upstream
-from runner.graph.transaction import Transaction, source_of
+from runner.graph.shapes import Graph, GraphStep, Phase, Upstream
+from runner.graph.transaction import Transaction
+from runner.graph.undo import Undos
 from runner.graph.wires import Wire, afters_of, condition_of, link_at, wires_of
 from runner.nodes.base import Subject
 from runner.ports import Link
+from schemas.pipeline import Retry as RetryDeclaration
 from schemas.shapes import ModelShape
-from schemas.types import Connection, ValueType
+from schemas.types import Connection, ValueProblem, ValueType
 
 if TYPE_CHECKING:
     from runner.catalog import Catalog
     from runner.source import Document
-    from schemas.pipeline import Pipeline, Secret
+    from schemas.pipeline import Pipeline, Retry, Secret, Step
 
+_NO_RETRY = RetryDeclaration(max=0)
+"""A loop: its items are tried again, each by itself."""
 Parts = tuple["Document", "Pipeline", "Catalog", Path]
 """One pipeline file, read: its text, what it declares, its models, and its folder."""
 Files = Callable[[Path, str], Parts]
@@ -66,12 +72,18 @@ class _Builder:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self.chain: list[File] = []
+        self.undos = Undos(self.steps)
 
     def build(self, file: File) -> Graph:
         scope = self._file(file)
         outputs: dict[str, Link] = {}
+        undoes: tuple[str, ...] = ()
         if scope.types:
             outputs = self._links(scope, file.pipeline.outputs, ("outputs",))
+            failure = file.pipeline.on_failure
+            undoes = self.undos.chosen(scope, failure.undo)
+            self._phase(scope, failure.steps, ("on_failure", "steps"), "failure")
+            self._phase(scope, file.pipeline.finally_, ("finally",), "finally")
             self._check_rejects(file, outputs)
         if self.problems:
             raise DefinitionError(self.problems)
@@ -86,7 +98,19 @@ class _Builder:
             fail_fast=pipeline.fail_fast,
             timeout_seconds=pipeline.timeout.total_seconds() if pipeline.timeout else None,
             warnings=tuple(self.warnings),
+            undoes=undoes,
         )
+
+    def _phase(self, scope: Scope, steps: Mapping[str, Step], at: At, phase: Phase) -> None:
+        """Steps that run after the others: they see those, and are seen by none."""
+        if not steps:
+            return
+        built: dict[str, GraphStep] = {}
+        around = Scope(
+            scope.file, steps, at, f"{at[0]}.", built, scope, retry=scope.retry, timeout_seconds=scope.timeout_seconds
+        )
+        self._scope(around)
+        self.steps |= {id_: replace(step, phase=phase) for id_, step in built.items()}
 
     def _file(
         self, file: File, after: Mapping[str, Upstream] | None = None, guards: tuple[Condition, ...] = ()
@@ -109,7 +133,7 @@ class _Builder:
 
     def _scope(self, scope: Scope) -> None:
         """The steps of a scope, each after all it reads from, then in the order of the file."""
-        wires = {n: list(wires_of(scope, n, s.inputs, (*scope.at, n, "inputs"))) for n, s in scope.steps.items()}
+        wires = {n: list(self._wires(scope, n, s)) for n, s in scope.steps.items()}
         afters = {name: dict(afters_of(scope, name)) for name in scope.steps}
         for name in self._order(scope, wires, afters):
             scope.types.setdefault(name, ValueType("any"))
@@ -120,6 +144,10 @@ class _Builder:
         order = {id_: index for index, id_ in enumerate(_ids(scope))}
         for id_ in sorted((i for i in scope.built if i.startswith(scope.prefix)), key=lambda i: _place(i, order)):
             scope.built[id_] = scope.built.pop(id_)
+
+    def _wires(self, scope: Scope, name: str, step: Step) -> Iterator[Wire]:
+        body = replace(scope, item=ValueType("any")) if step.foreach else scope
+        return wires_of(body, name, step.inputs, (*scope.at, name, "inputs"))
 
     def _order(
         self, scope: Scope, wires: Mapping[str, list[Wire]], afters: Mapping[str, Mapping[str, Upstream]]
@@ -148,25 +176,29 @@ class _Builder:
         self, scope: Scope, name: str, wires: list[Wire], after: Mapping[str, Upstream], when: tuple[Condition, ...]
     ) -> None:
         step, before = scope.steps[name], len(self.problems)
-        if step.steps is not None:
-            built = (
-                self._transaction(scope, name, after, when)
-                if step.transaction
-                else self._group(scope, name, after, when)
-            )
-        elif step.pipeline is not None:
-            built = self._pipeline(scope, name, wires, after, when)
-        else:
-            built = node_step(scope, name, wires, after, when)
+        make = self._loop if step.foreach is not None else self._part
+        built = make(scope, name, wires, after, when)
         if built is None:
             return
         scope.types[name] = built.checked.output
+        built = self.undos.given(scope, name, built)
         if len(self.problems) > before:
             return
         scope.built[built.id] = built
         own = built.when[len(scope.guards) :]
         if own or any(link.root in self.may_skip and not link.has_default for link in built.reads):
             self.may_skip.add(built.id)
+
+    def _part(
+        self, scope: Scope, name: str, wires: list[Wire], after: Mapping[str, Upstream], when: tuple[Condition, ...]
+    ) -> GraphStep | None:
+        step = scope.steps[name]
+        if step.steps is not None:
+            group = self._transaction if step.transaction else self._group
+            return group(scope, name, after, when)
+        if step.pipeline is not None:
+            return self._pipeline(scope, name, wires, after, when)
+        return node_step(scope, name, wires, after, when)
 
     # --- what has an inside ------------------------------------------------------------------------------------
 
@@ -210,7 +242,7 @@ class _Builder:
         place = scope.file.place((*scope.at, name), key=True)
         return GraphStep(
             scope.prefix + name, node, kind, subject, arguments, kind.check(arguments, subject), tuple(links), slots,
-            waits, when, None, None, place,
+            waits, when, place=place,
         )  # fmt: skip
 
     def _inner_ids(self, inside: Scope) -> list[str]:
@@ -233,19 +265,60 @@ class _Builder:
         for inner in built.values():
             self._fits_transaction(scope, inner, at)
         own = {n: self._maybe(link) for n, link in outputs.items()}
-        outside: dict[tuple[object, ...], Link] = {}
-        for link in [*(link for inner in built.values() for link in inner.reads), *own.values()]:
-            if link.root not in built:
-                outside.setdefault(source_of(link), replace(link, target=("outside", len(outside))))
-        slots = tuple(Connection(link.text, link.type) for link in outside.values())
-        kind = Transaction(tuple(built.values()), own, tuple(outside.values()), step.transaction.isolation)
+        outside = outside_of(tuple(built.values()), own)
+        kind = Transaction(Inside(tuple(built.values()), own, outside), step.transaction.isolation)
+        timeout = step.timeout.total_seconds() if step.timeout else scope.timeout_seconds
+        return self._whole(scope, name, "transaction", kind, outside, after, when, step.retry or scope.retry, timeout)
+
+    def _loop(
+        self, scope: Scope, name: str, wires: list[Wire], after: Mapping[str, Upstream], when: tuple[Condition, ...]
+    ) -> GraphStep | None:
+        """A step for every item of a list: one step of the graph, whose body is built as if it stood here alone."""
+        step, at = scope.steps[name], (*scope.at, name)
+        assert step.foreach is not None
+        is_long = isinstance(scope.file.document.at((*at, "foreach")), Mapping)
+        here: At = (*at, "foreach", "in") if is_long else (*at, "foreach")
+        items = link_at(scope, name, step.foreach.in_, here, ("outside", 0))
+        kind = ValueType("any")
+        try:
+            kind = item_type(items.type, items.text) if items is not None else kind
+        except ValueProblem as problem:
+            scope.file.report("DF302", here, False, problem.what, problem.why, problem.fix)
+        built: dict[str, GraphStep] = {}
+        body = replace(scope, built=built, item=kind, guards=(), after={}, types=dict(scope.types))
+        part = self._part(body, name, wires, {}, ())
+        if part is None or items is None:
+            return None
+        built[part.id] = part
+        for inner in built.values():
+            if inner.undo is not None:
+                self._report(scope, "DF318", at, "a loop is not taken back item by item", "a run may die inside of it",
+                             "put the loop into a group with transaction: true")  # fmt: skip
+        fields = part.checked.output.fields or {}
+        may_be_null = part.checked.output.nullable or part.id in self.may_skip
+        outputs = {
+            n: Link((part.id, n), (n,), t.optional() if may_be_null else t, f"{name}.{n}", has_default=may_be_null)
+            for n, t in fields.items()
+        }
+        outside = [items, *outside_of(tuple(built.values()), outputs, has_item=True)]
+        uses_database = any(inner.kind.uses_database for inner in built.values())
+        body_steps = tuple(built.values())
+        loop = Loop(Inside(body_steps, outputs, outside[1:], len(body_steps) > 1), step.foreach, uses_database)
+        return self._whole(scope, name, "foreach", loop, outside, after, when, _NO_RETRY, None)
+
+    def _whole(
+        self, scope: Scope, name: str, node: str, kind: Transaction | Loop, outside: list[Link],
+        after: Mapping[str, Upstream], when: tuple[Condition, ...], retry: Retry | None, timeout: float | None,
+    ) -> GraphStep:  # fmt: skip
+        """The one step that several are to the rest of the graph."""
+        slots = slots_for(outside)
         arguments: dict[str, object] = {"outside": list(slots)}
         subject = Subject(None, scope.file.catalog.models, scope.file.project)
-        timeout = step.timeout.total_seconds() if step.timeout else scope.timeout_seconds
+        checked = kind.check(arguments, subject)
+        place = scope.file.place((*scope.at, name), key=True)
         return GraphStep(
-            scope.prefix + name, "transaction", kind, subject, arguments, kind.check(arguments, subject),
-            tuple(outside.values()), slots, after, when, step.retry or scope.retry, timeout,
-            scope.file.place(at, key=True),
+            scope.prefix + name, node, kind, subject, arguments, checked, tuple(outside), slots, after, when,
+            retry=retry, timeout_seconds=timeout, place=place,
         )  # fmt: skip
 
     def _maybe(self, link: Link) -> Link:
@@ -331,7 +404,7 @@ class _Builder:
             return None
         return GraphStep(
             child.params, "params", kind, subject, filled.arguments, checked, filled.connected.links,
-            filled.connected.slots, after, when, None, None, scope.file.place((*scope.at, name), key=True),
+            filled.connected.slots, after, when, place=scope.file.place((*scope.at, name), key=True),
         )  # fmt: skip
 
     # --- what comes out ----------------------------------------------------------------------------------------

@@ -69,7 +69,8 @@ def node_step(
     timeout = step.timeout.total_seconds() if step.timeout else scope.timeout_seconds
     return GraphStep(
         scope.prefix + name, step.node, kind, subject, filled.arguments, checked, filled.connected.links,
-        filled.connected.slots, after, when, step.retry or scope.retry, timeout, file.place(at, key=True),
+        filled.connected.slots, after, when, retry=step.retry or scope.retry, timeout_seconds=timeout,
+        place=file.place(at, key=True),
     )  # fmt: skip
 
 

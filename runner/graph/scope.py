@@ -62,7 +62,8 @@ class Scope:
     """The steps that know each other by name, and those around them that they see.
 
     at: where their mapping stands in the file. group: what the scope around calls this one. guards and after: what
-    every step inside stands under. built: where finished steps go, by id.
+    every step inside stands under. built: where finished steps go, by id. item: of the loop that this is the body of.
+    own: the id and the type of what `self` means.
     """
 
     file: File
@@ -78,6 +79,8 @@ class Scope:
     retry: Retry | None = None
     timeout_seconds: float | None = None
     is_transaction: bool = False
+    item: ValueType | None = None
+    own: tuple[str, ValueType] | None = None
 
     def find(self, root: str) -> Scope | None:
         """The nearest scope that has a step of that name."""
@@ -85,6 +88,13 @@ class Scope:
         while here is not None and root not in here.steps:
             here = here.outer
         return here
+
+    def item_type(self) -> ValueType | None:
+        """What `item` is here; None outside of any loop."""
+        here: Scope | None = self
+        while here is not None and here.item is None:
+            here = here.outer
+        return here.item if here is not None else None
 
     def is_inside(self, scope: Scope, name: str) -> bool:
         """Whether this scope lies in the group that `scope` calls `name`."""
@@ -109,6 +119,8 @@ class Scope:
         found = self.find(reference.root)
         if found is not None:
             return (found.prefix + reference.root, *reference.members)
+        if reference.root == "self" and self.own is not None:
+            return (self.own[0], *reference.members)
         if reference.root == "params":
             return (self.file.params, *reference.members)
         if reference.root == "secrets":
@@ -121,6 +133,9 @@ class Scope:
         if found is not None:
             root = found.types[reference.root]
             return root if root.kind == "secret" else reach_type(root, reference.members, reference.root)
+        around = self.item_type() if reference.root == "item" else self.own[1] if self.own else None
+        if reference.root in ("item", "self") and around is not None:
+            return reach_type(around, reference.members, reference.root)
         root, name = self.file.types[reference.root], reference.members[0]
         assert root.fields is not None
         if name not in root.fields:
@@ -148,6 +163,8 @@ class Scope:
                 return True
             report("DF312", at, key, f"{root!r} alone is not a value", fix=f"name one: {root}.…")
             return False
+        if (root == "item" and self.item_type() is not None) or (root == "self" and self.own is not None):
+            return True
         if root in ("item", "self"):
             inside = "foreach" if root == "item" else "undo"
             report("DF303", at, key, f"{root!r} means something inside {inside} only")
@@ -174,5 +191,7 @@ def roots_in(step: Step) -> Iterator[str]:
         if isinstance(source, str):
             yield source.partition(".")[0]
     yield from (text.partition(".")[0] for text, _ in references_in(step.when))
+    if step.foreach is not None:
+        yield step.foreach.in_.partition(".")[0]
     for inner in (step.steps or {}).values():
         yield from (root for root in roots_in(inner) if root not in (step.steps or {}))

@@ -33,6 +33,8 @@ RUN = ValueType(
 """What `run.…` gives. Without a schedule, `scheduled_at` is the moment the run started."""
 
 Upstream = Literal["succeeded", "finished"]
+Phase = Literal["main", "failure", "finally"]
+"""When a step runs: with the others, when they have failed, or last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class GraphStep:
     slots: tuple[Connection, ...] = field(default=(), hash=False)
     after: Mapping[str, Upstream] = field(default_factory=dict, hash=False)
     when: tuple[Condition, ...] = ()
+    undo: Literal["auto"] | GraphStep | None = None
+    phase: Phase = "main"
     retry: Retry | None = None
     timeout_seconds: float | None = None
     place: Place | None = None
@@ -87,6 +91,8 @@ class Graph:
     fail_fast: bool = True
     timeout_seconds: float | None = None
     warnings: tuple[Problem, ...] = ()
+    undoes: tuple[str, ...] = ()
+    """The steps that a failure takes back, in the order of the file."""
 
     @cached_property
     def digraph(self) -> nx.MultiDiGraph[str]:

@@ -20,8 +20,10 @@ from runner.ledger.records import Ledger, load_records
 from runner.ledger.tables import INSTANT, ledger_tables, name, now
 from schemas.pipeline import Overlap
 
-RunStatus = Literal["running", "succeeded", "failed", "interrupted", "cancelled", "needs_decision"]
-ENDED = ("succeeded", "cancelled")
+RunStatus = Literal[
+    "running", "succeeded", "failed", "interrupted", "cancelled", "needs_decision", "undone", "undo_failed"
+]
+ENDED = ("succeeded", "cancelled", "undone")
 """Nothing is left to do in these runs."""
 _POLL_SECONDS = 0.5
 _TAKEOVER_SECONDS = 20
@@ -190,7 +192,7 @@ def _live_insert(session: CoreSession, run_id: str, owner: Owner, epoch: int) ->
 
 
 async def take_over(
-    store: Store, run_id: str, owner: Owner, tell: Tell, *, may_overlap: bool = False
+    store: Store, run_id: str, owner: Owner, tell: Tell, *, may_overlap: bool = False, may_be_done: bool = False
 ) -> tuple[RunRow, Ledger]:
     """Make an unfinished run this process's own; waits for the lease of an owner that gives no sign of life.
 
@@ -198,7 +200,7 @@ async def take_over(
     was faster, or an open transaction of the process before cannot be waited out).
     """
     row = await find_run(store, run_id)
-    check_unfinished(row)
+    (check_undoable if may_be_done else check_unfinished)(row)
     while row.live is not None and row.live.is_alive:
         age, left = row.live.beat_age_seconds, row.live.left_seconds
         owned = row.live.owner
@@ -255,7 +257,15 @@ def check_unfinished(row: RunRow) -> None:
     """Raises `DefinitionError` DF442 when there is nothing to go on with."""
     if row.status in ENDED:
         ended = f"{row.finished_at:%Y-%m-%d %H:%M:%S} UTC" if row.finished_at else "before"
-        what = f"run {row.run_id} has {'succeeded' if row.status == 'succeeded' else 'been cancelled'} ({ended})"
+        words = {"succeeded": "succeeded", "undone": "failed, and is taken back"}
+        what = f"run {row.run_id} has {words.get(row.status, 'been cancelled')} ({ended})"
+        raise DefinitionError(Problem("DF442", what, None, "there is nothing to go on with", "start a new run"))
+
+
+def check_undoable(row: RunRow) -> None:
+    """Raises `DefinitionError` DF442 when there is nothing to take back."""
+    if row.status == "undone":
+        what = f"run {row.run_id} is taken back already"
         raise DefinitionError(Problem("DF442", what, None, "there is nothing to go on with", "start a new run"))
 
 

@@ -148,6 +148,8 @@ async def _find(store: Store) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for table, column, kind in await store.fetch(columns):
         found.setdefault(str(table), {})[str(column)] = str(kind)
+    own = {table.name for table in ledger_tables(store.database).values()}
+    found = {name: columns for name, columns in found.items() if name in own}  # beside them stand other tables of dfrun
     version = ledger_tables(store.database)["schema_version"]
     if version.name in found and set(found[version.name]) == {"version"}:
         rows = await store.fetch(sa.select(sa.func.max(version.c.version)))

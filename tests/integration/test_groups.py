@@ -1,96 +1,11 @@
 """Groups, transactions and files as steps, on both databases: all or nothing, hidden insides, typed doors."""
 
-import asyncio
-import json
-import os
-import subprocess
-import sys
-import textwrap
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import create_async_engine
+from shops import MODELS, Shop, shop
 
-PROJECT = Path(__file__).parents[2]
-MODELS = """\
-models:
-  Customer:
-    fields:
-      email: {type: string, max_length: 80, unique: true}
-      tier: {type: enum, values: [basic, gold], default: basic}
-  Order:
-    fields:
-      customer_id: {type: integer, references: Customer.id}
-      total: {type: decimal, precision: 12, scale: 2}
-  Product:
-    fields:
-      sku: {type: string, max_length: 8, primary_key: true}
-      stock: {type: integer, check: {$gte: 0}}
-"""
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator["Shop"]:
-    (tmp_path / "models.yaml").write_text(MODELS)
-    (tmp_path / "dfrun.yaml").write_text("migrate: auto\n")
-    if request.param == "sqlite":
-        yield Shop(tmp_path, f"sqlite:///{tmp_path}/shop.db")
-        return
-    url: sa.URL = request.getfixturevalue("postgres_url")
-    name = f"groups_{abs(hash(tmp_path.name))}"
-
-    async def admin(text: str) -> None:
-        engine = create_async_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-        async with engine.connect() as connection:
-            await connection.execute(sa.text(text))
-        await engine.dispose()
-
-    asyncio.run(admin(f"create database {name}"))
-    yield Shop(tmp_path, url.set(drivername="postgresql", database=name).render_as_string(hide_password=False))
-    asyncio.run(admin(f"drop database {name} with (force)"))
-
-
-class Shop:
-    def __init__(self, folder: Path, url: str) -> None:
-        self.folder, self.url = folder, url
-
-    def write(self, steps: str, head: str = "", tail: str = "", name: str = "p.yaml") -> None:
-        body = textwrap.indent(textwrap.dedent(steps), "  ")
-        (self.folder / name).parent.mkdir(exist_ok=True)
-        (self.folder / name).write_text(f"name: {Path(name).stem}\n{textwrap.dedent(head)}steps:\n{body}\n{tail}")
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-c", "from runner.cli import main; main()", "p.yaml", "-o", "json", *words],
-            cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | {"PYTHONPATH": str(PROJECT), "DFRUN_DATABASE_URL": self.url},
-        )  # fmt: skip
-
-    def run(self, *words: str) -> tuple[int, dict[str, Any]]:
-        process = self.start(*words)
-        out, err = process.communicate(timeout=60)
-        assert "Traceback" not in err, err
-        return process.returncode, json.loads(out)
-
-    def ask(self, *texts: str) -> list[Any]:
-        async def work() -> list[Any]:
-            driver = {"postgresql": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}
-            url = sa.make_url(self.url)
-            engine = create_async_engine(url.set(drivername=driver[url.get_backend_name()]), poolclass=sa.NullPool)
-            found: list[Any] = []
-            async with engine.begin() as connection:
-                for text in texts:
-                    result = await connection.execute(sa.text(text))
-                    found = [tuple(row) for row in result] if result.returns_rows else []
-            await engine.dispose()
-            return found
-
-        return asyncio.run(work())
-
-
+__all__ = ["shop"]
 BOOK = """
     seed: {node: Product.bulk_upsert, with: {data: [{sku: a, stock: 5}, {sku: b, stock: 1}], key: [sku], update: [stock]}}
     customer: {node: Customer.upsert, with: {email: a@example.org}}
@@ -142,7 +57,7 @@ def test_two_transactions_that_meet_are_tried_again_as_one(shop: Shop) -> None:
           steps:
             sum: {node: Product.aggregate, with: {aggregate: {stock: {$sum: stock}}}}
             add: {node: Product.create, inputs: {sku: params.sku, stock: sum.stock}}
-        """, "params: {sku: {type: string, required: true}}\n")  # fmt: skip
+        """, "overlap: allow\nparams: {sku: {type: string, required: true}}\n")  # fmt: skip
     started = [shop.start("-p", f"sku=n{n}") for n in range(3)]
     for process in started:
         out, _ = process.communicate(timeout=60)

@@ -84,8 +84,6 @@ def test_each_mistake_is_told_once_with_its_place(old: str, new: str, problem: s
     ("text", "problem"),
     [
         ("a: {nod: Order.list}", "p.yaml:3:7: DF111 'nod' is not known here"),
-        ("a: {node: Order.list, foreach: x.y}", "p.yaml:3:25: DF190 'foreach' is not built yet"),
-        ("a: {pipeline: other.yaml, undo: auto}", "p.yaml:3:29: DF190 'undo' is not built yet"),
         (
             "a: {node: Order.list, timeout: soon}",
             "p.yaml:3:34: DF115 timeout: wants a duration such as 200ms, 10s, 5m or 2h",

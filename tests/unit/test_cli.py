@@ -23,6 +23,9 @@ def test_the_example_is_valid() -> None:
         "pipelines/load_sales.yaml: 6 steps, no problems",
         "pipelines/month_end.yaml: 5 steps, no problems",
         "pipelines/orders.yaml: 3 steps, no problems",
+        "pipelines/shop/models.yaml: 6 models, no problems",
+        "pipelines/shop/nightly_prices.yaml: 6 steps, no problems",
+        "pipelines/shop/place_order.yaml: 9 steps, no problems",
     ]
 
 
