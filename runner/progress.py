@@ -243,6 +243,7 @@ _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _STYLES = {
     "running": ("", "cyan"), "succeeded": ("✓", "green"), "failed": ("✗", "red"), "timed_out": ("✗", "red"),
     "skipped": ("-", "yellow"), "blocked": ("-", "yellow"), "cancelled": ("-", "yellow"),
+    "undecided": ("?", "red"),
 }  # fmt: skip
 
 

@@ -135,7 +135,11 @@ def _json_row(model: ModelShape, row: str) -> str:
     pairs = []
     for name, field in model.fields.items():
         column = f"{row}.{_quoted(name)}"
-        value = {"json": f"json({column})", "list": f"json({column})", "bytes": f"hex({column})"}
+        value = {
+            "json": f"json({column})",
+            "list": f"json({column})",
+            "bytes": f"iif({column} IS NULL, NULL, hex({column}))",
+        }
         pairs.append(f"{_text(name)}, {value.get(field.type.kind, column)}")
     parts = [f"json_object({', '.join(pairs[start : start + 50])})" for start in range(0, len(pairs), 50)]
     whole = parts[0]

@@ -33,7 +33,8 @@ def data_table(
         value: ColumnElement[Any] = sa.func.json_extract(each.c.value, sa.literal_column(f"'$[{index}]'"))
         value = sa.func.dfrun_bytes(value) if kind.kind == "bytes" else value
         columns.append(sa.type_coerce(value, column_type(kind)).label(f"d_{name}"))
-    inner = sa.select(*columns).subquery("data")
+    # the limit keeps the planner from going through the data once for every row of a table
+    inner = sa.select(*columns).limit(-1).subquery("data")
     typed: dict[str, ColumnElement[Any]] = {
         n: sa.type_coerce(inner.c[f"d_{n}"], column_type(k)) for n, k in zip(names, kinds, strict=True)
     }
