@@ -8,10 +8,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-from runner.dialects.types import SQLITE_PRECISION, Stored, column_type
+from runner.dialects.types import SQLITE_PRECISION, Stored, column_type, to_sqlite
 from runner.errors import DefinitionError, Problem
 from runner.features.soft_delete import LIVE
 from runner.filters import Database, condition
+from schemas.conditions import All, AnyOf, Compare, Filter, Not
 from schemas.filters import parse_filter
 from schemas.shapes import NO_DEFAULT, TENANT, FieldShape, IndexShape, ModelShape
 from schemas.types import ValueType
@@ -119,6 +120,9 @@ def _column(model: ModelShape, field: FieldShape, database: Database) -> sa.Colu
     default = None
     if field.default is not NO_DEFAULT and field.default is not None:
         default = sa.DefaultClause(sa.literal(field.default, column_type(kind)))
+        if kind.kind in ("json", "list"):
+            # JSONB has no literal form of its own; its text is one on both databases
+            default = sa.DefaultClause(str(to_sqlite(kind, field.default)))
     type_: Any = column_type(kind) if not field.generated else sa.Integer() if database == "sqlite" else sa.BigInteger()
     return sa.Column(
         field.name, type_, *extras, primary_key=_is_key_alone(model, field, database), nullable=kind.nullable,
@@ -148,9 +152,26 @@ def _rules(
         rules.append(("digits", sa.and_(units <= largest, units >= -largest)))
     if field.check is not None:
         tree = parse_filter({field.name: field.check}, types)
+        if database == "sqlite":
+            tree = _spelled_out(tree)
         # a check holds for null, as it does in SQL: whether null is allowed says the type
         rules.append(("check", sa.or_(column.is_(None), condition(tree, {field.name: column}, types, database))))
     return rules
+
+
+def _spelled_out(tree: Filter) -> Filter:
+    """The filter with each list taken apart: SQLite allows no subquery in a check."""
+    match tree:
+        case All(parts):
+            return All(tuple(map(_spelled_out, parts)))
+        case AnyOf(parts):
+            return AnyOf(tuple(map(_spelled_out, parts)))
+        case Not(inside):
+            return Not(_spelled_out(inside))
+        case Compare(field, "$in", values):
+            assert isinstance(values, (list, tuple)), "a check knows its operands"
+            return AnyOf(tuple(Compare(field, "$eq", value) for value in values))
+    return tree
 
 
 def _quoted(text: str) -> str:

@@ -185,7 +185,7 @@ async def create(live: Live) -> None:
         return
     dialect = dialect_of(live.database)
     texts = [str(CreateTable(t, if_not_exists=True).compile(dialect=dialect)) for t in _BY_DATABASE[live.database]]
-    first = ["SELECT pg_advisory_xact_lock(hashtextextended('dfrun:ledger', 0))", "CREATE SCHEMA IF NOT EXISTS dfrun"]
+    first = ["SELECT pg_advisory_xact_lock(hashtextextended('dfrun ledger', 0))", "CREATE SCHEMA IF NOT EXISTS dfrun"]
     async with live.transaction():
         await live.script([*(first if live.database == "postgresql" else []), *texts])
 

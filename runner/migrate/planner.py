@@ -226,12 +226,16 @@ class _Work:
     problems: list[Problem] = field(default_factory=list)
     prepared: list[str] = field(default_factory=list)
     values: list[str] = field(default_factory=list)
+    rest: Snapshot = field(default_factory=Snapshot)
     steps: list[Step] = field(default_factory=list)
 
     async def plan(self) -> MigrationPlan:
         """The plan, proved; or the reasons why there is none that can run."""
         started = time.perf_counter()
-        copy = await copy_statements(self.live, self.state.full)
+        near = self._near()
+        self.rest = Snapshot() if near is None else self.state.managed.only(self.state.managed.tables - near)
+        there = self.state.full if near is None else self.state.full.only(self.state.full.tables - self.rest.tables)
+        copy = await copy_statements(self.live, there)
         try:
             async with scratch(self.live, copy) as place:
                 await self._prepare(place)
@@ -249,6 +253,18 @@ class _Work:
             hints=(*(r.hint for r in self.renames if r.op.startswith("rename_")), *self.values),
             notes=tuple(self._notes()),
         )  # fmt: skip
+
+    def _near(self) -> frozenset[str] | None:
+        """The tables that differ, and those that references tie to them: all that has to be copied on PostgreSQL. None
+        where statements by hand may touch any."""
+        if self.written or self.goal.undos or self.live.database == "sqlite":
+            return None
+        have, want = self.state.managed, self.want
+        near = {key[1] for key in differing(have, want)} | {b.table for b in self.goal.backups}
+        near |= {name for r in self.renames if r.op.endswith("_table") for name in (r.old, r.new)}
+        ties = [(key[1], f["target"]) for s in (have, want) for key, f in s.items.items() if f.get("kind") == "f"]
+        tied = {table for pair in ties if near & set(pair) for table in pair}
+        return frozenset(near | tied)
 
     @property
     def _is_stuck(self) -> bool:
@@ -288,7 +304,7 @@ class _Work:
     def _managed(self, full: Snapshot) -> Snapshot:
         new = {r.old: r.new for r in self.renames if r.op.endswith("_table")}
         foreign = {(kind, new.get(table, table), name) for kind, table, name in self.state.foreign}
-        return full.visible.without(foreign)
+        return self.rest.merged(full.visible.without(foreign))
 
     def _situation(self, full: Snapshot, have: Snapshot) -> Situation:
         names = names_of(self.renames)
