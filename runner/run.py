@@ -132,7 +132,8 @@ class Executor:
         """Run the steps of a phase, as far as they can run, and settle the others."""
         self._phase = phase
         lives = [live for live in self._live.values() if live.planned.step.phase == phase]
-        self._ready.extend(live for live in lives if not live.pending and live.state is None)
+        # what recorded steps have let go is among them already
+        self._ready = deque(live for live in lives if not live.pending and live.state is None)
         self._workers = [asyncio.create_task(self._work()) for _ in range(max(1, min(self.parallel, len(lives))))]
         ends = await asyncio.gather(*self._workers, return_exceptions=True)
         for end in ends:
