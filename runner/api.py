@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -142,6 +142,26 @@ def _catalog(files: Sequence[Path]) -> Catalog:
     return build_catalog([(document, load_models(document)) for document in documents])
 
 
+async def _told(work: Awaitable[RunResult]) -> RunResult:
+    """The result; what a database refuses before the first step is told as a problem: 75 where trying again may help,
+    else 69."""
+    from runner.dialects.errors import is_database_error, step_error
+    from runner.errors import DfrunError, UnreachableError
+
+    try:
+        return await work
+    except DfrunError:
+        raise
+    except Exception as error:
+        if not is_database_error(error):
+            raise
+        refused = step_error(error, {})
+        told = UnreachableError(refused.problem)
+        if refused.error_class == "transient":
+            told.exit_code = 75
+        raise told from error
+
+
 async def run_file(
     path: Path, options: RunOptions, started: Callable[[Executor], None] = lambda executor: None
 ) -> RunResult:
@@ -152,7 +172,7 @@ async def run_file(
     """
     from runner.launch import start
 
-    return await start(load(path), options, started)
+    return await _told(start(load(path), options, started))
 
 
 async def resume_run(
@@ -164,7 +184,7 @@ async def resume_run(
     """
     from runner.launch import resume
 
-    return await resume(run_id, options, decisions, started)
+    return await _told(resume(run_id, options, decisions, started))
 
 
 async def undo_run(
