@@ -59,7 +59,7 @@ class Attempts:
                 raise
             except Exception as error:
                 told = step_failure(step, error)
-                wait = delay_seconds(retry or step.retry or DEFAULT_RETRY, attempt, told)
+                wait = delay_seconds(step, retry or step.retry or DEFAULT_RETRY, attempt, told)
                 await self._note(key, attempt, told, wait)
                 if wait is None:
                     raise told from error

@@ -58,8 +58,12 @@ def of_step(step: GraphStep, problem: Problem) -> Problem:
     return replace(problem, what=f"{step.id}: {problem.what}", place=problem.place or step.place)
 
 
-def delay_seconds(retry: Retry, attempts: int, error: StepError) -> float | None:
-    """Seconds until the next attempt (full jitter), None when there is none."""
+def delay_seconds(step: GraphStep, retry: Retry, attempts: int, error: StepError) -> float | None:
+    """Seconds until the next attempt (full jitter), None when there is none: what acts outside every database is tried
+    again only where that does no harm."""
+    external = step.checked.external
+    if external is not None and not external.is_idempotent:
+        return None
     if attempts > retry.max or error.error_class not in retry.on:
         return None
     first = retry.delay.total_seconds() if retry.delay else _FIRST_DELAY_SECONDS

@@ -414,9 +414,7 @@ class Executor:
                 raise
             except Exception as error:
                 told = self._told(live, error)
-                external = step.checked.external
-                is_final = self._interruption is not None or (external is not None and not external.is_idempotent)
-                wait = None if is_final else delay_seconds(retry, live.attempts, told)
+                wait = None if self._interruption else delay_seconds(step, retry, live.attempts, told)
                 await self._note(live, told, wait)
                 if wait is None:
                     self.fail(live, told, context.rows)

@@ -41,6 +41,10 @@ def fail_once(flag: str, x: int = 1) -> int:
 def slow(seconds: float, x: int = 1) -> int:
     time.sleep(seconds)
     return x
+def waits(file: str, x: int = 1) -> int:
+    while not Path(file).exists():
+        time.sleep(0.02)
+    return x
 def count(file: str) -> int:
     path = Path(file)
     path.write_text(str(int(path.read_text()) + 1) if path.exists() else "1")

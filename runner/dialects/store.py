@@ -27,7 +27,7 @@ IDLE_SECONDS = 120
 """How long a transaction may stand still before the server ends it: a paused process must not hold its locks."""
 
 
-class CommitLost(Exception):
+class CommitLost(ConnectionError):
     """The connection broke while COMMIT was under way: it may have landed or not. The cause is chained."""
 
 

@@ -96,33 +96,44 @@ def test_a_wrong_call_is_refused_in_words(project: Project, words: list[str], co
 
 
 def test_a_second_run_is_refused_while_the_first_goes_on(project: Project) -> None:
-    project.write(f"it: {call('slow', seconds=4)}")
+    project.write(f"it: {call('waits', file='go')}")
     first = project.start("p.yaml", "--run-id", "r1")
     wait_until(lambda: project.dfrun("runs", "list")[1].startswith("r1"))
     code, _, err = project.dfrun("p.yaml")
     assert code == 3 and f"DF440 another run of 'p' is going on: r1, process {first.pid} on " in err
     code, _, err = project.dfrun("resume", "r1")
     assert code == 3 and "DF443 run r1 is going on" in err
+    (project.folder / "go").touch()
     assert first.wait() == 0
     assert project.dfrun("p.yaml")[0] == 0
 
 
 @pytest.mark.parametrize(
-    ("policy", "code", "ran"), [("skip", 0, 1), ("wait", 0, 2), ("allow", 0, 2), ("replace", 0, 2)]
+    ("policy", "says", "statuses"),
+    [
+        ("skip", "another run of 'p' is going on", {"r1": "succeeded"}),
+        ("wait", "waiting for its end", {"r1": "succeeded", "r2": "succeeded"}),
+        ("replace", "it is asked to stop", {"r1": "cancelled", "r2": "succeeded"}),
+        ("allow", "", {"r1": "succeeded", "r2": "succeeded"}),
+    ],
 )
-def test_overlap_says_what_a_second_run_does(project: Project, policy: str, code: int, ran: int) -> None:
+def test_overlap_says_what_a_second_run_does(
+    project: Project, policy: str, says: str, statuses: dict[str, str]
+) -> None:
     project.write(f"""
-        one: {call("slow", seconds=1.5)}
-        two: {{node: python.call, with: {{function: "work:slow", seconds: 0.1}}, after: one}}
+        one: {call("waits", file="go")}
+        two: {{node: python.call, with: {{function: "work:plain", x: 1}}, after: one}}
         """, head=f"overlap: {policy}")  # fmt: skip
-    first = project.start("p.yaml", "--run-id", "r1", DFRUN_LEASE_SECONDS="6")
-    wait_until(lambda: project.dfrun("runs", "list")[1].startswith("r1"))
-    assert project.dfrun("p.yaml", "--run-id", "r2", DFRUN_LEASE_SECONDS="6")[0] == code
-    first.wait()
-    statuses = dict(project.rows(f"SELECT run_id, status FROM {project.ledger('runs')}"))
-    assert len(statuses) == ran
-    assert statuses["r1"] == ("cancelled" if policy == "replace" else "succeeded")
-    assert statuses.get("r2", "succeeded") == "succeeded"
+    first = project.start("p.yaml", "--run-id", "r1", "-o", "jsonl", DFRUN_LEASE_SECONDS="6")
+    wait_until(lambda: '"step_started"' in first.out.read_text())
+    second = project.start("p.yaml", "--run-id", "r2", DFRUN_LEASE_SECONDS="6")
+    wait_until(lambda: says in second.err.read_text())
+    if policy == "replace":
+        wait_until(lambda: "cancelled" in first.out.read_text(), 30)  # the beat has told it, its grace is over
+    (project.folder / "go").touch()
+    assert second.wait() == 0
+    assert first.wait() == (1 if policy == "replace" else 0)
+    assert dict(project.rows(f"SELECT run_id, status FROM {project.ledger('runs')}")) == statuses
 
 
 def test_an_idempotency_key_gives_the_first_result(project: Project) -> None:
@@ -198,12 +209,14 @@ def test_a_signal_leaves_a_run_that_is_resumed(project: Project, number: signal.
 
 def test_cancelling_reaches_the_process_and_marks_what_nobody_runs(project: Project) -> None:
     project.write(f"""
-        slow: {call("slow", seconds=2.5)}
+        slow: {call("waits", file="go")}
         last: {{node: Item.create, with: {{sku: b}}, after: slow}}
         """)
-    process = project.start("p.yaml", "--run-id", "r1", DFRUN_LEASE_SECONDS="6")
-    wait_until(lambda: project.dfrun("runs", "list")[1].startswith("r1"))
+    process = project.start("p.yaml", "--run-id", "r1", "-o", "jsonl", DFRUN_LEASE_SECONDS="6")
+    wait_until(lambda: '"step_started"' in process.out.read_text())
     assert "asked run r1 to stop" in project.dfrun("runs", "cancel", "r1")[1]
+    wait_until(lambda: "cancelled" in process.out.read_text(), 30)
+    (project.folder / "go").touch()
     assert process.wait() == 1
     assert project.rows("SELECT sku FROM item") == []
     project.write(DIES)
