@@ -261,11 +261,13 @@ def test_without_the_extra_validation_warns_and_a_run_does_not_begin(
     steps = (
         "  it: {node: rows.transform, with: {sql: select sum(quantity) as n from lines, one_row: true}, inputs: {lines: params.lines}}\n"
         "  make: {node: Product.create, with: {sku: a, price: 1}, inputs: {stock: it.n}}\n"
+        "  all: {node: rows.transform, with: {sql: select * from lines}, inputs: {lines: params.lines}}\n"
+        "  of: {node: rows.transform, with: {sql: select * from all_lines}, inputs: {all_lines: all.rows}}\n"
     )
     code, told = run(capsys, steps, head=LINES)
     assert (code, told["error"]["code"], told["error"]["fix"]) == (2, "DF424", "pip install 'dfrun[transform]'")
     with pytest.raises(SystemExit) as left:
         main(["validate", "p.yaml"])
     shown = capsys.readouterr()
-    assert (left.value.code, shown.out) == (0, "p.yaml: 2 steps, 1 warning\n")
+    assert (left.value.code, shown.out) == (0, "p.yaml: 4 steps, 3 warnings\n")
     assert "p.yaml:5:14: DF424 warning: rows.transform needs the extra 'transform'" in shown.err
