@@ -38,15 +38,25 @@ class Access:
 
     async def fetch(self, query: Question) -> list[tuple[object, ...]]:
         """All rows of the answer."""
-        return await self._fetch(guard(query, self._scope))
+        return await self._fetch(self._guard(query))
 
     async def stream(self, query: Question) -> AsyncIterator[list[tuple[object, ...]]]:
         """The rows of the answer in batches; memory stays bounded."""
-        guarded = guard(query, self._scope)
+        guarded = self._guard(query)
         async for rows in self._session.stream(
             statement(guarded, self._session.table(guarded.model), self._session.database)
         ):
             yield rows
+
+    async def empty_trail(self, model: ModelShape, keys: Sequence[Sequence[object]]) -> int:
+        """Take the values of these rows out of the trail of changes; how many of its records were emptied."""
+        if self._recorder is None or "audit_log" not in model.features:
+            return 0
+        return await self._recorder.empty(model, keys)
+
+    def _guard(self, query: Query) -> Query:
+        """The query as its model's features want it asked."""
+        return guard(query, self._scope)
 
     async def finish(self) -> str | None:
         """Seal what the step changed, last of all in its transaction; the head of the audit chain, if it moved."""
@@ -60,7 +70,7 @@ class Access:
     async def insert(self, insert: Insert) -> dict[str, object]:
         """The new row."""
         await self._record()
-        return _row(insert.model, (await self._fetch(guard(insert, self._scope)))[0])
+        return _row(insert.model, (await self._fetch(self._guard(insert)))[0])
 
     async def upsert(self, upsert: Upsert) -> tuple[dict[str, object], bool]:
         """The row, and whether it is new."""
@@ -69,7 +79,7 @@ class Access:
         if self._session.database == "sqlite":
             where = row_with(upsert.values, upsert.key)
             is_there = bool(await self.fetch(Read(upsert.model, upsert.key[:1], where, limit=1)))
-        found = await self._fetch(guard(upsert, self._scope))
+        found = await self._fetch(self._guard(upsert))
         if not found:
             raise _is_deleted(upsert.model)
         *row, is_new = found[0]
@@ -78,7 +88,7 @@ class Access:
     async def update_one(self, update: Update) -> dict[str, object]:
         """The row that the update finds, as it is afterwards."""
         await self._record()
-        guarded = guard(update, self._scope)
+        guarded = self._guard(update)
         await self._refuse_misfits(guarded)
         return _row(update.model, (await self._fetch(guarded))[0])
 
@@ -87,7 +97,7 @@ class Access:
         await self._record()
         if isinstance(write, Delete):
             await self._release(write)
-        guarded = guard(write, self._scope)
+        guarded = self._guard(write)
         await self._refuse_misfits(guarded)
         table = self._session.table(guarded.model)
         return await self._session.execute(statement(guarded, table, self._session.database))
@@ -105,7 +115,7 @@ class Access:
     async def load(self, load: Load) -> bulk.Loaded:
         """How many rows came to be, were changed, were passed over. For an upsert no two rows may have one key."""
         await self._record()
-        guarded = cast(Load, guard(load, self._scope))
+        guarded = cast(Load, self._guard(load))
         stamp = tuple(guarded.constants.values())
         rows = [row + stamp for row in guarded.rows] if stamp else guarded.rows
         kinds = (*guarded.kinds, *(guarded.model.fields[name].type for name in guarded.constants))
@@ -169,11 +179,15 @@ class Access:
 
     async def put_back(self, model: ModelShape, rows: Sequence[tuple[Any, ...]]) -> None:
         """Rows as they were before they were deleted: every field, the managed ones too."""
+        kinds = tuple(field.type for field in model.fields.values())
+        await self._put_back(model, tuple(model.fields), kinds, rows)
+
+    async def _put_back(
+        self, model: ModelShape, names: tuple[str, ...], kinds: tuple[ValueType, ...], rows: Sequence[tuple[Any, ...]]
+    ) -> None:
         await self._record()
-        names = tuple(model.fields)
         if model.is_tenanted and any(row[names.index(TENANT)] != self._scope.tenant for row in rows):
             raise UnscopedError(f"rows of {model.name} are put back without their tenant")
-        kinds = tuple(field.type for field in model.fields.values())
         await bulk.load_rows(self._session, bulk.Load(self._session.table(model), names, kinds), rows)
 
     async def ask_sql(
@@ -205,7 +219,8 @@ def _misfit(model: ModelShape, assign: Assign) -> StepError:
 
 
 def _row(model: ModelShape, values: Sequence[object]) -> dict[str, object]:
-    return dict(zip(model.fields, values, strict=True))
+    # columns that a table alone has come last
+    return dict(zip(model.fields, values, strict=False))
 
 
 def _leads_to(field: FieldShape, model: ModelShape) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from runner.errors import DefinitionError, Place, Problem, did_you_mean
 from runner.features import ORDER
@@ -88,9 +88,37 @@ def _shape(name: str, model: Model, document: Document, problems: list[Problem])
         if lower.setdefault(column.lower(), column) != column:
             place = document.place((*at, "fields", column), key=True)
             problems.append(Problem("DF203", f"{column!r} and {lower[column.lower()]!r} differ by case only", place))
+    _seal(name, model, fields, document, problems)
     indexes = _indexes(name, model, fields, document, problems)
     return ModelShape(name, table_name(name), fields, keys, indexes, frozenset(f.name for f in features),
                       tuple(map(table_name, model.renamed_from)), model.removed, model.on_drop)  # fmt: skip
+
+
+def _seal(name: str, model: Model, fields: dict[str, FieldShape], document: Document, problems: list[Problem]) -> None:
+    """Mark the encrypted fields; tell what they cannot be, because the database sees sealed bytes."""
+    declared = model.features.encryption
+    if declared is None:
+        return
+    indexed = {column.removeprefix("-") for index in model.indexes for column in index.fields}
+    indexed |= {column for column, field in model.fields.items() if field.index} | {*model.postgresql.jsonb_gin_indexes}
+    for word, names in (("fields", declared.fields), ("searchable", declared.searchable)):
+        for number, column in enumerate(names):
+            place = document.place(("models", name, "features", "encryption", word, number))
+            field = fields.get(column)
+            if field is None or field.managed:
+                fix = did_you_mean(column, model.fields)
+                problems.append(Problem("DF207", f"{name} has no field {column!r}", place, "", fix))
+                continue
+            is_searchable = column in declared.searchable
+            cannot = {
+                "the primary key": field.primary_key, "a reference": field.references is not None,
+                "in an index": column in indexed, "unique unless it is searchable": field.unique and not is_searchable,
+                "checked": field.check is not None, "given a default": field.default is not NO_DEFAULT,
+            }  # fmt: skip
+            for what in (words for words, holds in cannot.items() if holds):
+                why = "the database sees sealed bytes"
+                problems.append(Problem("DF222", f"{column!r} is encrypted and cannot be {what}", place, why))
+            fields[column] = replace(field, encrypted=True, searchable=is_searchable, sensitive=True)
 
 
 def _features(model: Model) -> list[Feature]:
@@ -208,6 +236,9 @@ def _check_references(
         if target not in other.fields:
             fix = did_you_mean(target, other.fields, prefix=f"{model}.")
             problems.append(Problem("DF208", f"{model} has no field {target!r}", place, "", fix))
+        elif other.fields[target].encrypted:
+            what = f"{model}.{target} is encrypted"
+            problems.append(Problem("DF222", what, place, "the database sees sealed bytes", f"references: {model}.id"))
         elif (target,) not in other.unique_keys():
             why = "a reference needs a target that identifies one row"
             problems.append(Problem("DF209", f"{model}.{target} is not unique", place, why, "mark it unique: true"))

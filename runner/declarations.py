@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from runner.errors import DefinitionError, Problem, did_you_mean
 from runner.source import Document, Mapping
 from schemas.migrations import WrittenMigration
-from schemas.models import NOT_BUILT_FEATURES, Models
+from schemas.models import Models
 from schemas.pipeline import NOT_BUILT, Pipeline
 from schemas.settings import Settings
 
@@ -42,9 +42,6 @@ def load_models(document: Document) -> Models:
     """The models of a document. Raises `DefinitionError` with every problem of the file."""
     later: list[tuple[str, ...]] = []
     for name, model in _items(document, "models"):
-        features = model.get("features")
-        if isinstance(features, Mapping):
-            later += [("models", name, "features", key) for key in features if key in NOT_BUILT_FEATURES]
         alone = model.get("postgresql")
         if isinstance(alone, Mapping) and "text_search" in alone:
             later.append(("models", name, "postgresql", "text_search"))

@@ -22,6 +22,7 @@ from runner.rows import Stream
 
 if TYPE_CHECKING:
     from runner.dialects.store import Store
+    from runner.vault import Vault
     from schemas.pipeline import Isolation
 
 CLIENT_GRACE_SECONDS = 2.0
@@ -37,11 +38,15 @@ class _AlreadyRecordedError(Exception):
 class Effects:
     """Carries out attempts on one database, recorded in one ledger; either may be missing."""
 
-    def __init__(self, store: Store | None, ledger: Ledger | None, tenant: str | None = None, actor: str = "") -> None:
+    def __init__(
+        self, store: Store | None, ledger: Ledger | None, tenant: str | None = None, actor: str = "",
+        vault: Vault | None = None,
+    ) -> None:  # fmt: skip
         self.store = store
         self.ledger = ledger
         self.tenant = tenant
         self.actor = actor
+        self.vault = vault
 
     async def carry_out(
         self, step: GraphStep, checked: Checked, context: StepContext, key: StepKey, wanted: frozenset[str] | None
@@ -74,9 +79,9 @@ class Effects:
     async def _in_transaction(
         self, step: GraphStep, checked: Checked, context: StepContext, key: StepKey, wanted: frozenset[str] | None
     ) -> Value | Stream:
-        from runner.access import Access
         from runner.dialects.store import CommitLost
         from runner.features.base import Scope
+        from runner.sealing import open_access
 
         assert self.store is not None, "a plan with database steps is run with a database"
         ledger = self.ledger
@@ -90,8 +95,8 @@ class Effects:
             ) as session:
                 if ledger is not None and not session.entered:
                     raise _AlreadyRecordedError
-                scope = Scope(context.now, self.tenant, context.run_id, step.id, self.actor)
-                context.enter(Access(session, scope, step.subject.models))
+                scope = Scope(context.now, self.tenant, context.run_id, step.id, self.actor, self.vault)
+                context.enter(open_access(session, scope, step.subject.models))
                 value = await step.kind.run(checked.parsed, context)
                 context.audit_head = await context.access.finish()
                 if ledger is not None:

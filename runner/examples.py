@@ -40,6 +40,8 @@ _BUILT_IN: Mapping[str, list[str]] = {
     "file.find": ["file:", "  node: file.find", "  with: {pattern: prices-%Y-%m-%d.csv, folder: inbox}",
                   "  inputs: {at: run.scheduled_at}"],
     "file.move": [*_FILE, "archive:", "  node: file.move", "  with: {path: in.csv, to: done}", "  after: [file]"],
+    "gdpr.export": ["export:", "  node: gdpr.export", "  with: {model: Customer, id: 1, path: out/customer-1.json}"],
+    "gdpr.erase": ["forget:", "  node: gdpr.erase", "  with: {model: Customer, id: 1, retention_period: 30d}"],
     "python.call": [*_FILE, "price:", "  node: python.call", '  with: {function: "shop.prices:price_of"}',
                     "  inputs: {sku: file.rows.0.sku}"],
     "assert": [*_FILE, "enough:", "  node: assert", "  with: {min: 1, message: the file is empty}",

@@ -5,7 +5,6 @@ it on record.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -17,12 +16,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from runner.choices import Decisions, RunOptions
 from runner.database import Target, choose_database, open_store
-from runner.errors import DefinitionError, GateError, Place, Problem
+from runner.errors import DefinitionError, GateError, Place, Problem, StepError, UnreachableError
 from runner.events import RunNoted, RunState, StepState
 from runner.identity import check_run_id, new_run_id
 from runner.ledger.lease import Lease, this_process
 from runner.ledger.outputs import LARGEST_INLINE, decode, encode
-from runner.ledger.records import Ledger, StepKey, load_records
+from runner.ledger.records import Ledger, Record, StepKey, load_records
 from runner.ledger.runs import (
     NewRun,
     RunRow,
@@ -36,6 +35,7 @@ from runner.ledger.runs import (
     retry_end,
     take_over,
 )  # fmt: skip
+from runner.ledger.seals import Seals
 from runner.ledger.tables import prepare_ledger
 from runner.loading import (
     Loaded,
@@ -58,6 +58,7 @@ from schemas.types import ValueProblem, ValueType, parse_value
 
 if TYPE_CHECKING:
     from runner.dialects.store import Store
+    from runner.vault import Vault
 
 Started = Callable[[Executor], None]
 _RECORDED_AS: Mapping[RunState, RunStatus] = {
@@ -82,19 +83,27 @@ async def start(loaded: Loaded, options: RunOptions, started: Started) -> RunRes
     is_recorded = loaded.pipeline.ledger == "on"
     if not is_recorded and not plan.uses_database:
         return await _executor(plan, None, loaded, values, secrets, run_id, tenant, now, options, started).run()
+    vault = _vault(loaded)
     async with _store(target, loaded) as store:
+        await _check_keys(store, vault)
         if not is_recorded:
-            return await _executor(plan, store, loaded, values, secrets, run_id, tenant, now, options, started).run()
+            return await _executor(
+                plan, store, loaded, values, secrets, run_id, tenant, now, options, started, None, vault
+            ).run()
         await prepare_ledger(store)
-        inputs = encode({"params": values, "only": list(options.only)})
+        seals = Seals(run_id, vault)
+        given = encode({"params": values, "only": list(options.only)})
+        params = seals.close_text(encode(values), "inputs") if vault else values
+        inputs = encode({"params": params, "only": list(options.only)})
         new = NewRun(
             run_id, plan.name, tenant or "", str(loaded.home), definition_of(loaded), loaded.identity, inputs,
-            hashlib.sha256(inputs.encode()).hexdigest(), now, options.idempotency_key,
+            seals.digest(given), now, options.idempotency_key,
         )  # fmt: skip
         ledger = await begin_run(store, new, this_process(), loaded.pipeline.overlap, _tell(options))
         if isinstance(ledger, RunRow):
-            return await _named_before(ledger, options, started)
-        executor = _executor(plan, store, loaded, values, secrets, run_id, tenant, now, options, started, ledger)
+            return await _named_before(ledger, options, started, vault)
+        ledger.seals = seals
+        executor = _executor(plan, store, loaded, values, secrets, run_id, tenant, now, options, started, ledger, vault)
         return await _see_through(executor, ledger)
 
 
@@ -110,7 +119,47 @@ def _check_extras(loaded: Loaded) -> None:
         raise DefinitionError(lacking)
 
 
-async def _named_before(row: RunRow, options: RunOptions, started: Started) -> RunResult:
+def _vault(loaded: Loaded, was_sealed: bool = False) -> Vault | None:
+    """The keys, where a model has encrypted fields or a run was recorded with them. Raises `DefinitionError`,
+    `UnreachableError` when one is missing."""
+    if not was_sealed and not any(model.is_encrypted for model in loaded.graph.models.values()):
+        return None
+    from runner.vault import open_vault
+
+    return open_vault(loaded.settings.encryption, os.environ, loaded.project)
+
+
+def _unseal(kept: dict[str, Any], loaded: Loaded, run_id: str) -> tuple[Seals, Vault | None]:
+    """Open the recorded parameters; gives what opens the rest."""
+    was_sealed = isinstance(kept["params"], str)
+    vault = _vault(loaded, was_sealed)
+    seals = Seals(run_id, vault)
+    if was_sealed:
+        kept["params"] = decode(_opened(seals, kept["params"], "inputs"))
+    return seals, vault
+
+
+async def _check_keys(store: Store, vault: Vault | None) -> None:
+    if vault is not None:
+        from runner.keys import check_keys
+
+        async with store.session() as session:
+            await check_keys(session.connection, vault)
+
+
+def _opened(seals: Seals, kept: str, *place: str) -> str:
+    """What is recorded of a run. Raises `UnreachableError` DF543, DF544."""
+    try:
+        return seals.open_text(kept, *place)
+    except StepError as error:
+        raise UnreachableError(error.problem) from None
+
+
+def _text(seals: Seals, record: Record) -> str:
+    return _opened(seals, record.output or "", record.key.step, record.key.kind, record.key.part)
+
+
+async def _named_before(row: RunRow, options: RunOptions, started: Started, vault: Vault | None) -> RunResult:
     """What to do with a run that is there already: give its result, or go on with it when its process ended early."""
     if row.idempotency_key is None or row.idempotency_key != options.idempotency_key:
         return RunResult(row.run_id, row.pipeline, "skipped", {}, {}, 0.0)  # that one holds the pipeline
@@ -118,7 +167,7 @@ async def _named_before(row: RunRow, options: RunOptions, started: Started) -> R
         what = f"the run of this idempotency key is going on: {row.run_id}"
         raise GateError(Problem("DF443", what, None, "a run has one process at a time", "wait for it"))
     if row.status in ("succeeded", "cancelled"):
-        return _result(row)
+        return _result(row, Seals(row.run_id, vault))
     return await resume(row.run_id, options, Decisions(), started)
 
 
@@ -140,15 +189,18 @@ async def resume(run_id: str, options: RunOptions, decisions: Decisions, started
     kept = cast("dict[str, Any]", decode(row.inputs))
     _check_extras(loaded)
     plan = build_plan(loaded.graph, loaded.identity, kept["only"])
+    seals, vault = _unseal(kept, loaded, run_id)
     values = recorded_parameters(loaded.pipeline, kept["params"], loaded.document)
     secrets = read_secrets(loaded.graph.secrets, loaded.project)
     async with _store(target, loaded) as store:
-        await _check_decisions(store, plan, row, recorded, loaded, decisions)
+        await _check_keys(store, vault)
+        await _check_decisions(store, plan, row, recorded, loaded, decisions, seals)
         overlap = loaded.pipeline.overlap
         row, ledger = await take_over(store, run_id, this_process(), _tell(options), may_overlap=overlap == "allow")
+        ledger.seals = seals
         await _decide(ledger, plan, loaded, decisions)
         now, tenant = row.scheduled_at, row.tenant or None
-        executor = _executor(plan, store, loaded, values, secrets, run_id, tenant, now, options, started, ledger)
+        executor = _executor(plan, store, loaded, values, secrets, run_id, tenant, now, options, started, ledger, vault)
         return await _see_through(executor, ledger)
 
 
@@ -168,15 +220,18 @@ async def undo(run_id: str, options: RunOptions, started: Started) -> RunResult:
     if not plan.undoes:
         what = f"no step of {row.pipeline} has an undo"
         raise DefinitionError(Problem("DF450", what, None, "there is nothing to take back", "undo: auto at the steps"))
+    seals, vault = _unseal(kept, loaded, run_id)
     values = recorded_parameters(loaded.pipeline, kept["params"], loaded.document)
     secrets = read_secrets(loaded.graph.secrets, loaded.project)
     async with open_store(target, loaded.graph.models, loaded.settings.parallel) as store:
+        await _check_keys(store, vault)
         row, ledger = await take_over(store, run_id, this_process(), _tell(options), may_be_done=True)
+        ledger.seals = seals
         if MARK not in ledger.records:
             await ledger.record(MARK, {"what": "", "code": ""}, None, None)
             ledger.records.update(await load_records(store, run_id))
         now, tenant = row.scheduled_at, row.tenant or None
-        executor = _executor(plan, store, loaded, values, secrets, run_id, tenant, now, options, started, ledger)
+        executor = _executor(plan, store, loaded, values, secrets, run_id, tenant, now, options, started, ledger, vault)
         executor.is_asked_to_undo = True
         return await _see_through(executor, ledger)
 
@@ -184,7 +239,7 @@ async def undo(run_id: str, options: RunOptions, started: Started) -> RunResult:
 def _executor(
     plan: Plan, store: Store | None, loaded: Loaded, values: Mapping[str, object], secrets: Mapping[str, str],
     run_id: str, tenant: str | None, now: datetime, options: RunOptions, started: Started,
-    ledger: Ledger | None = None,
+    ledger: Ledger | None = None, vault: Vault | None = None,
 ) -> Executor:  # fmt: skip
     run = {"id": run_id, "pipeline": plan.name, "scheduled_at": now, "scheduled_date": now.date(), "tenant": tenant}
     roots = {"params": values, "secrets": secrets, "run": run}
@@ -200,6 +255,7 @@ def _executor(
         ledger=ledger,
         tenant=tenant,
         actor=actor_of(os.environ),
+        vault=vault,
     )
     started(executor)
     return executor
@@ -218,7 +274,7 @@ async def _see_through(executor: Executor, ledger: Ledger) -> RunResult:
         if result.state == "taken_over":
             return result
         problem = result.problems[0] if result.problems else None
-        outputs = _kept(result.outputs)
+        outputs = _kept(result.outputs, ledger.seals)
 
         async def end() -> bool:
             return await end_run(ledger, _RECORDED_AS[result.state], error_text(problem), outputs, _summary(result))
@@ -262,11 +318,18 @@ def _changed(before: Loaded, now: Loaded) -> list[str]:
 
 
 async def _check_decisions(
-    store: Store, plan: Plan, row: RunRow, recorded: Loaded, loaded: Loaded, decisions: Decisions
+    store: Store,
+    plan: Plan,
+    row: RunRow,
+    recorded: Loaded,
+    loaded: Loaded,
+    decisions: Decisions,
+    seals: Seals,
 ) -> None:
     """Raises `DefinitionError` DF446 (a finished step has changed), DF448 (nothing to decide), DF449 (an output that
     does not fit); nothing is taken over then."""
     records = await load_records(store, row.run_id)
+    texts = {key: _text(seals, record) for key, record in records.items()}
     finished = {key.step.partition(".")[0] for key, record in records.items() if record.status != "started"}
     if decisions.use_current:
         changed = [n for n in _changed(recorded, loaded) if n in finished]
@@ -276,7 +339,7 @@ async def _check_decisions(
             raise DefinitionError(Problem("DF446", what, None, why, "start a new run, or change only what has not run"))
         for name, planned in plan.steps.items():
             record = records.get(StepKey(name))
-            kept = decode(record.output) if record and record.status == "done" and record.output else None
+            kept = decode(texts[record.key]) if record and record.status == "done" and record.output else None
             missing = sorted((planned.wanted or frozenset()) - kept.keys()) if isinstance(kept, Mapping) else []
             if missing:
                 what = f"{name}.{missing[0]} was not kept, because nothing read it when {name} ran"
@@ -341,12 +404,12 @@ def _given(plan: Plan, name: str, text: str | None) -> object:
 # --- results on record ----------------------------------------------------------------------------------------------
 
 
-def _kept(outputs: Mapping[str, object]) -> str | None:
+def _kept(outputs: Mapping[str, object], seals: Seals) -> str | None:
     try:
         text = encode(outputs)
     except TypeError:
         return None
-    return text if len(text) <= LARGEST_INLINE else None
+    return seals.close_text(text, "outputs") if len(text) <= LARGEST_INLINE else None
 
 
 def _summary(result: RunResult) -> str:
@@ -361,7 +424,7 @@ def _summary(result: RunResult) -> str:
     return json.dumps({"duration_ms": result.duration_ms, "steps": steps})
 
 
-def _result(row: RunRow) -> RunResult:
+def _result(row: RunRow, seals: Seals) -> RunResult:
     """A run's result from what is recorded of it."""
     kept: dict[str, Any] = json.loads(row.summary) if row.summary else {"duration_ms": 0.0, "steps": {}}
     steps = {
@@ -371,7 +434,7 @@ def _result(row: RunRow) -> RunResult:
         )
         for name, step in kept["steps"].items()
     }  # fmt: skip
-    outputs = cast("dict[str, object]", decode(row.outputs)) if row.outputs else {}
+    outputs = cast("dict[str, object]", decode(_opened(seals, row.outputs, "outputs"))) if row.outputs else {}
     state = cast(RunState, row.status)
     return RunResult(row.run_id, row.pipeline, state, outputs, steps, kept["duration_ms"])
 

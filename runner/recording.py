@@ -61,6 +61,12 @@ class Recorder(Access):
         self.__dict__.update(access.__dict__)  # one transaction, one trail
         self.effects: list[Effect] = []
 
+    @staticmethod
+    def over(access: Access) -> Recorder:
+        """What records the writes of this access, which may be one that seals."""
+        kind = type(access)
+        return (Recorder if kind is Access else cast("type[Recorder]", type("Recorder", (Recorder, kind), {})))(access)
+
     async def insert(self, insert: Insert) -> dict[str, object]:
         """The new row."""
         row = await super().insert(insert)

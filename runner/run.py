@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from runner.dialects.store import Store
     from runner.ledger.lease import Lease
     from runner.ledger.records import Ledger
+    from runner.vault import Vault
 
 _AT_ONCE: frozenset[RunState] = frozenset({"timed_out", "taken_over", "silent"})
 """Interruptions that leave running steps no time to end."""
@@ -72,6 +73,7 @@ class Executor:
     grace_seconds: float = 10.0
     tenant: str | None = None
     actor: str = ""
+    vault: Vault | None = None
     audit_head: str | None = None
     ledger: Ledger | None = None
     lease: Lease | None = None
@@ -96,7 +98,7 @@ class Executor:
     _workers: list[asyncio.Task[None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._effects = Effects(self.store, self.ledger, self.tenant, self.actor)
+        self._effects = Effects(self.store, self.ledger, self.tenant, self.actor, self.vault)
 
     async def run(self) -> RunResult:
         """Run every step that can run and has not run before; never raises for what a step does."""

@@ -10,6 +10,7 @@ from sqlalchemy.ext.compiler import compiles
 
 from runner.dialects.types import SQLITE_PRECISION, Stored, column_type, to_sqlite
 from runner.errors import DefinitionError, Problem
+from runner.features.encryption import stored_model
 from runner.features.soft_delete import LIVE
 from runner.filters import Database, condition
 from schemas.conditions import All, AnyOf, Compare, Filter, Not
@@ -45,7 +46,7 @@ def build_tables(models: Mapping[str, ModelShape], database: Database) -> dict[s
     Raises `DefinitionError` DF601 for a decimal that SQLite cannot keep exactly.
     """
     metadata = sa.MetaData()
-    return {name: _table(model, models, metadata, database) for name, model in models.items()}
+    return {name: _table(stored_model(model), models, metadata, database) for name, model in models.items()}
 
 
 def _table(model: ModelShape, models: Mapping[str, ModelShape], metadata: sa.MetaData, database: Database) -> sa.Table:

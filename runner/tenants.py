@@ -13,6 +13,7 @@ from runner.features.multi_tenant import TENANT_LENGTH
 from schemas.pipeline import Pipeline, TenantFrom
 
 if TYPE_CHECKING:
+    from runner.graph import GraphStep
     from runner.plan import Plan
     from runner.source import Document
 
@@ -80,6 +81,14 @@ def refuse_without(tenant: str | None, plan: Plan) -> None:
     ]  # fmt: skip
     if problems:
         raise DefinitionError(problems)
+
+
+def _is_tenanted(step: GraphStep) -> bool:
+    """Whether a step can meet rows of tenants: by its model, or by following references through all models."""
+    model = step.subject.model
+    if step.node.startswith("gdpr."):
+        return any(each.is_tenanted for each in step.subject.models.values())
+    return model is not None and model.is_tenanted
 
 
 def actor_of(environment: Mapping[str, str]) -> str:

@@ -9,9 +9,6 @@ from pydantic import BeforeValidator, Field, StringConstraints
 from schemas.base import NAME, Declaration, Name, Switch
 from schemas.values import ValueDeclaration, read_value_declaration
 
-NOT_BUILT_FEATURES = frozenset({"encryption"})
-"""Features of the language that are known and not built yet; the loader says so."""
-
 ModelField = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w{0,62}\.[A-Za-z_]\w{0,62}$")]
 IndexField = Annotated[str, StringConstraints(pattern=r"^-?[A-Za-z_]\w{0,62}$")]
 
@@ -52,6 +49,15 @@ class Index(Declaration):
     """Earlier names."""
 
 
+class Encryption(Declaration):
+    """The fields that are sealed before they reach the database."""
+
+    fields: tuple[Name, ...] = ()
+    """Sealed: nothing but whether they are null can be asked of them."""
+    searchable: tuple[Name, ...] = ()
+    """Sealed, and found by equality."""
+
+
 class Features(Declaration):
     """What a model does by itself."""
 
@@ -61,6 +67,8 @@ class Features(Declaration):
     """A delete sets `deleted_at` and hides the row."""
     audit_log: Switch = False
     """Every change is recorded in its transaction: what was before and after, by whom, when, in which run and step."""
+    encryption: Encryption | None = None
+    """The fields that are sealed, and those of them that can be searched by equality."""
     multi_tenant: Switch = False
     """Every row belongs to a tenant, and a run sees and writes the rows of its own alone."""
     versioned: Switch = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints, model_validator
 
 from schemas.base import Declaration, Duration, Name, Whole
 
@@ -57,6 +57,44 @@ class Migrations(Declaration):
     """Who is told when a migration ends."""
 
 
+class Key(Declaration):
+    """Where a key comes from: 32 bytes in base64, never in YAML."""
+
+    env: str | None = None
+    """An environment variable."""
+    file: str | None = None
+    """A file, relative to the project."""
+    command: tuple[str, ...] = ()
+    """A program and its arguments, which prints the key."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Key:
+        if sum((self.env is not None, self.file is not None, bool(self.command))) != 1:
+            raise ValueError("wants exactly one of env, file and command")
+        return self
+
+
+KeyId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,32}$")]
+
+
+class EncryptionKeys(Declaration):
+    """The keys of encrypted fields."""
+
+    current: KeyId
+    """The key that new values are sealed with."""
+    keys: Annotated[dict[KeyId, Key], Field(min_length=1)]
+    """Every key that values are still sealed with, by its id."""
+    search: KeyId | None = None
+    """The key of the index of searchable fields; the first one without it. It stays when `current` moves on."""
+
+    @model_validator(mode="after")
+    def _known(self) -> EncryptionKeys:
+        for word, key in (("current", self.current), ("search", self.search)):
+            if key is not None and key not in self.keys:
+                raise ValueError(f"{word} names the key {key!r}, which is not among the keys")
+        return self
+
+
 class Settings(Declaration):
     """A whole `dfrun.yaml`. `parallel` bounds the steps that run at once."""
 
@@ -70,3 +108,5 @@ class Settings(Declaration):
     """How many steps may run at once."""
     migrations: Migrations = Migrations()
     """How `dfrun migrate` behaves."""
+    encryption: EncryptionKeys | None = None
+    """The keys of encrypted fields."""

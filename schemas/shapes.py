@@ -37,6 +37,8 @@ class FieldShape:
     sensitive: bool = False
     renamed_from: tuple[str, ...] = ()
     renamed_values: Mapping[str, str] = field(default_factory=dict, hash=False)
+    encrypted: bool = False
+    searchable: bool = False
 
     @property
     def required(self) -> bool:
@@ -52,7 +54,7 @@ class IndexShape:
     fields: tuple[str, ...]
     descending: frozenset[str] = frozenset()
     unique: bool = False
-    condition: object = None
+    condition: object = field(default=None, hash=False)
     method: str = "btree"
     renamed_from: tuple[str, ...] = ()
 
@@ -85,6 +87,16 @@ class ModelShape:
     def is_tenanted(self) -> bool:
         """Whether each row belongs to a tenant."""
         return "multi_tenant" in self.features
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether some fields are sealed."""
+        return "encryption" in self.features
+
+    def sealed_names(self, name: str) -> tuple[str, ...]:
+        """`table.field` as a sealed value may be bound to it: the present name first, then every older one."""
+        fields = (name, *self.fields[name].renamed_from)
+        return tuple(f"{table}.{field}" for table in (self.table, *self.renamed_from) for field in fields)
 
     @property
     def types(self) -> dict[str, ValueType]:

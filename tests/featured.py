@@ -21,15 +21,18 @@ from runner.features.base import Scope
 from runner.filters import Database
 from runner.nodes import resolve_node
 from runner.nodes.base import Context, Subject
+from runner.sealing import open_access
 from runner.source import parse_document
 from runner.tables import build_tables
+from runner.vault import Vault
 from schemas.types import Delivered
 
+VAULT = Vault({"k1": bytes(range(32))}, "k1", "k1")
 NOW = datetime(2026, 1, 31, 10, tzinfo=UTC)
 MODELS = """\
 models:
   Maker:
-    features: {features}
+    features: {maker_features}
     fields:
       name: {{type: string, unique: true}}
   Product:
@@ -58,6 +61,7 @@ class Here:
     """A running step's surroundings."""
 
     access: Access
+    project: Path = Path()
     now: datetime = NOW
     done: int = 0
 
@@ -76,14 +80,18 @@ class Shop:
     text: str = MODELS
     scope: Scope = field(init=False)
     head: str | None = None
+    project: Path = Path()
     models: Mapping[str, Any] = field(init=False)
     tables: Mapping[str, sa.Table] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.scope = Scope(NOW, self.tenant, "run-1", "step", "ann")
+        self.scope = Scope(NOW, self.tenant, "run-1", "step", "ann", VAULT)
         text = self.text
         if text is MODELS:
-            text = text.format(features=self.features, on_delete=self.on_delete)
+            text = text.format(
+                features=self.features.replace("SEARCHED", "sku"), on_delete=self.on_delete,
+                maker_features=self.features.replace("fields: [extra], ", "").replace("SEARCHED", "name"),
+            )  # fmt: skip
         document = parse_document(text.encode(), "models.yaml")
         self.models = build_catalog([(document, load_models(document))]).models
         self.tables = build_tables(self.models, cast(Database, self.engine.dialect.name))
@@ -101,7 +109,7 @@ class Shop:
         kind, model = resolve_node(node, self.models)
         checked = kind.check(read(text) | arguments, Subject(model, self.models, Path()))
         async with open_session(self.engine, self.tables) as session:
-            context = Here(Access(session, self.scope, self.models))
+            context = Here(open_access(session, self.scope, self.models), self.project, self.scope.now)
             output = await kind.run(checked.parsed, cast(Context, context))
             self.head = await context.access.finish()
             return output

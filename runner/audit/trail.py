@@ -20,10 +20,12 @@ import sqlalchemy as sa
 from runner.dialects.base import Session
 from runner.dialects.types import column_type
 from runner.features.base import Scope
+from runner.filters import Database
+from schemas.shapes import ModelShape
 from schemas.types import ValueType
 
 METADATA = sa.MetaData()
-_TEXT, _TIME = sa.Text(), column_type(ValueType("datetime"))
+_TEXT, _TIME = column_type(ValueType("text")), column_type(ValueType("datetime"))
 _NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 ROW = sa.Table(
     "dfrun_audit_row", METADATA,
@@ -65,6 +67,8 @@ NOW = sa.Table("dfrun_audit_now", METADATA, sa.Column("entry", _TEXT, nullable=F
 """The entry that is being written; used on SQLite, where a transaction has no settings."""
 OUTSIDE = "outside"
 """The entry of what was changed by no step."""
+ERASE = "erase"
+"""The action of the record that says a row's values were taken out of the trail."""
 FIELDS = ("model", "key", "action", "salt", "before", "after")
 _SEPARATOR = "\x1f"
 
@@ -116,11 +120,33 @@ class Recorder:
         await self._session.execute(moved)
         return f"{number}:{entry['hash']}"
 
+    async def empty(self, model: ModelShape, keys: Sequence[Sequence[object]]) -> int:
+        """Take what is recorded of these rows out of the trail: their digests stay, so that the chain holds, and a
+        record in this entry says that it was done. Gives how many records were emptied."""
+        await self.begin()
+        emptied = 0
+        for values in keys:
+            key = key_text(model, values, self._session.database)
+            of_row = [ROW.c.model == model.name, ROW.c.key == key, ROW.c.digest.is_(None), ROW.c.action != ERASE]
+            if model.is_tenanted:  # another tenant may have a row with this key
+                own = sa.select(ENTRY.c.id).where(ENTRY.c.tenant == (self._scope.tenant or ""))
+                of_row.append(sa.or_(ROW.c.entry == self._entry, ROW.c.entry.in_(own)))
+            columns = [ROW.c[name] for name in FIELDS]
+            found = await self._session.fetch(sa.select(ROW.c.position, *columns).where(*of_row))
+            for position, *fields in found:
+                blank = {"digest": digest_of_row(fields).hex(), "salt": None, "before": None, "after": None}
+                await self._session.execute(sa.update(ROW).where(ROW.c.position == position).values(blank))
+            emptied += len(found)
+            said = {"entry": self._entry, "model": model.name, "key": key, "action": ERASE}
+            await self._session.execute(sa.insert(ROW).values(said))
+        return emptied
+
     async def _digest(self, entry: str) -> tuple[int, str]:
         own = ROW.c.entry == entry
         if self._session.database == "postgresql":
             text = sa.func.concat_ws(_SEPARATOR, *(sa.func.coalesce(ROW.c[name], "") for name in FIELDS))
-            one: Any = sa.func.sha256(sa.func.convert_to(text, "UTF8"))
+            fresh = sa.func.sha256(sa.func.convert_to(text, "UTF8"))
+            one: Any = sa.func.coalesce(sa.func.decode(ROW.c.digest, "hex"), fresh)
             nothing: Any = sa.literal_column("''::bytea")
             from sqlalchemy.dialects.postgresql import aggregate_order_by
 
@@ -128,12 +154,12 @@ class Recorder:
             digest = sa.func.encode(sa.func.sha256(sa.func.coalesce(whole, nothing)), "hex")
             count, hashed = (await self._session.fetch(sa.select(sa.func.count(), digest).where(own)))[0]
             return int(str(count)), str(hashed)
-        columns = [ROW.c[name] for name in FIELDS]
+        columns = [ROW.c.digest, *(ROW.c[name] for name in FIELDS)]
         count, hashing = 0, hashlib.sha256()
         async for rows in self._session.stream(sa.select(*columns).where(own).order_by(ROW.c.position)):
             count += len(rows)
-            for row in rows:
-                hashing.update(digest_of_row(row))
+            for erased, *fields in rows:
+                hashing.update(bytes.fromhex(str(erased)) if erased is not None else digest_of_row(fields))
         return count, hashing.hexdigest()
 
 
@@ -142,6 +168,13 @@ def _first_head(tenant: str, database: str) -> Any:
 
     insert = (postgresql.insert if database == "postgresql" else sqlite.insert)(HEAD)
     return insert.values(tenant=tenant, number=0, hash="").on_conflict_do_nothing()
+
+
+def key_text(model: ModelShape, values: Sequence[object], database: Database) -> str:
+    """A key as the triggers write it."""
+    compact = (",", ":") if database == "sqlite" else (", ", ": ")
+    key = values[0] if len(values) == 1 else list(values)
+    return json.dumps(key, ensure_ascii=False, separators=compact, default=str)
 
 
 def digest_of_row(values: Sequence[object]) -> bytes:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runner.audit.trail import METADATA, OUTSIDE
-from runner.filters import Database
+from runner.features.encryption import stored_model
 from schemas.shapes import ModelShape
 
 _PREFIX = "dfrun_audit_"
@@ -59,7 +59,9 @@ def _wanted(
     connection: AsyncConnection, models: Mapping[str, ModelShape], tables: Mapping[str, sa.Table]
 ) -> dict[str, Trigger]:
     make = _postgresql if connection.dialect.name == "postgresql" else _sqlite
-    return {name: make(model, tables[name]) for name, model in models.items() if "audit_log" in model.features}
+    return {
+        name: make(stored_model(model), tables[name]) for name, model in models.items() if "audit_log" in model.features
+    }
 
 
 async def _there(connection: AsyncConnection) -> dict[str, set[str]]:
@@ -162,13 +164,3 @@ def _quoted(name: str) -> str:
 
 def _text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def key_text(model: ModelShape, values: Sequence[object], database: Database) -> str:
-    """A key as the triggers write it."""
-    import json
-
-    compact = (",", ":") if database == "sqlite" else (", ", ": ")
-    return json.dumps(
-        values[0] if len(values) == 1 else list(values), ensure_ascii=False, separators=compact, default=str
-    )

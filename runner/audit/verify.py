@@ -13,8 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runner.audit.trail import ENTRY, FIELDS, HEAD, ROW, digest_of_row, hash_of_entry
-from runner.audit.triggers import key_text
+from runner.audit.trail import ENTRY, ERASE, FIELDS, HEAD, ROW, digest_of_row, hash_of_entry, key_text
 from runner.dialects.types import from_sqlite
 from runner.filters import Database
 from schemas.shapes import ModelShape
@@ -79,11 +78,21 @@ async def verify(connection: AsyncConnection, known_head: str | None = None) -> 
     loose = sum(count for entry_id, (count, _) in digests.items() if entry_id not in known)
     if loose:
         faults.append(f"{loose:,} rows were changed by no step of dfrun")
+    erased = await connection.execute(sa.select(sa.func.count()).select_from(ROW).where(_unsaid()))
+    if emptied := int(erased.scalar_one()):
+        faults.append(f"{emptied:,} rows were emptied by no erasure")
     if known_head is not None and known_head not in seen_heads:
         faults.append("the head that was given is in no chain: the end was cut off, or it is of another database")
     rows = sum(count for count, _ in digests.values())
     shown = tuple((tenant, f"{number}:{hashed}") for tenant, (number, hashed) in sorted(last.items()))
     return Verdict(len(entries), rows, shown, tuple(faults))
+
+
+def _unsaid() -> sa.ColumnElement[bool]:
+    """Records without their values, of rows that no record says were erased."""
+    said = ROW.alias("said")
+    same = sa.and_(said.c.model == ROW.c.model, said.c.key == ROW.c.key, said.c.action == ERASE)
+    return sa.and_(ROW.c.digest.is_not(None), ~sa.exists().where(same))
 
 
 async def _digests(connection: AsyncConnection) -> dict[str, tuple[int, str]]:

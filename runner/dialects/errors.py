@@ -123,6 +123,8 @@ def _named(
     table: str | None, constraint: str | None, column: str | None, models: Mapping[str, ModelShape]
 ) -> tuple[str, str]:
     """The model and the field at fault, from the names dfrun gives to constraints."""
+    # the index of a sealed field speaks for it
+    constraint, column = (name and name.removesuffix("_index") for name in (constraint, column))
     for model in models.values():
         if table is not None and model.table != table:
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar, cast
 
-from runner.features import audit_log, multi_tenant, soft_delete, timestamps, versioned
+from runner.features import audit_log, encryption, multi_tenant, soft_delete, timestamps, versioned
 from runner.features.base import Feature, Scope
 from runner.query import Insert, Load, Query, Upsert, Write
 from schemas.filters import All
@@ -17,6 +17,7 @@ ORDER: tuple[Feature, ...] = (
     timestamps.FEATURE,
     multi_tenant.FEATURE,
     audit_log.FEATURE,
+    encryption.FEATURE,
 )
 """A later feature sees a write as the earlier ones left it: the update that a delete became is counted and stamped."""
 

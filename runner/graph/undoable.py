@@ -34,7 +34,7 @@ class Undoable:
         """The kind's own work, every write of it kept."""
         from runner.recording import Recorder, packed
 
-        recorder = Recorder(context.access)
+        recorder = Recorder.over(context.access)
         value = await self._kind.run(parsed, _Within(context, recorder))
         assert value is None or isinstance(value, Mapping)
         return {**(value or {}), KEPT: packed(recorder.effects)} if recorder.effects else value

@@ -21,6 +21,7 @@ from runner.errors import Problem, StepError
 from runner.filters import Database
 from runner.fingerprint import Fingerprint
 from runner.ledger.outputs import WriteChunk, decode, encode, pack, read_chunk_data, unpack
+from runner.ledger.seals import Seals
 from runner.ledger.tables import ledger_tables, name, now
 from runner.rows import Rows
 
@@ -105,7 +106,7 @@ _texts = lru_cache(maxsize=2)(_Texts)
 class Ledger:
     """The records of one run, as long as `epoch` is the run's.
 
-    records: what was recorded before this process took the run.
+    records: what was recorded before this process took the run. `seals` keeps outputs sealed in a run with a vault.
     """
 
     def __init__(self, store: Store, run_id: str, epoch: int, records: Mapping[StepKey, Record] | None = None) -> None:
@@ -113,6 +114,7 @@ class Ledger:
         self.run_id = run_id
         self.epoch = epoch
         self.records = dict(records or {})
+        self.seals = Seals(run_id)
         self._seq = max((record.seq for record in self.records.values()), default=0)
         self._later: list[Bound] = []
         self._files: dict[StepKey, Fingerprint] = {}
@@ -144,7 +146,12 @@ class Ledger:
             await session.send([self._chunk_of(key, number, data)])
 
         text, chunks = await _packed(value, wanted, write)
-        values: dict[str, Value] = {"seq": self.next_seq(), "output": text, "chunks": chunks, "rows": rows}
+        values: dict[str, Value] = {
+            "seq": self.next_seq(),
+            "output": self._sealed(key, text),
+            "chunks": chunks,
+            "rows": rows,
+        }
         done = Bound(self._texts.done, self._key(key) | values)
         session.closing = (*session.closing, *self._later, done)
 
@@ -203,16 +210,16 @@ class Ledger:
         """Record a step that can be computed again from what is recorded; not at all where its output is no plain
         value, such as the rows of a stream that it passes on."""
         try:
-            kept = Record(key, "done", self.next_seq(), encode(value), rows)
+            kept = Record(key, "done", self.next_seq(), self._sealed(key, encode(value)), rows)
         except TypeError:
             return
         self._later.append(self.entering(key, kept))
 
     async def source_opened(self, key: StepKey, file: Fingerprint) -> Fingerprint:
         """Record what the file of a stream is, before anyone reads it; gives what was recorded first."""
-        there = self.records.get(key) or await self.intend(key, "source", encode({"file": file}))
+        there = self.records.get(key) or await self.intend(key, "source", self._sealed(key, encode({"file": file})))
         if there is not None and there.output is not None:
-            file = cast("dict[str, Fingerprint]", decode(there.output))["file"]
+            file = cast("dict[str, Fingerprint]", decode(self.opened(there)))["file"]
         self._files[key] = file
         return file
 
@@ -227,7 +234,12 @@ class Ledger:
 
         kept = rest if wanted is None else {k: v for k, v in rest.items() if k in wanted or not isinstance(v, Rows)}
         text, chunks = await _packed({"file": self._files.get(key), "rest": kept}, None, write)
-        values: dict[str, Value] = {"seq": self.next_seq(), "output": text, "chunks": chunks, "rows": rows}
+        values: dict[str, Value] = {
+            "seq": self.next_seq(),
+            "output": self._sealed(key, text),
+            "chunks": chunks,
+            "rows": rows,
+        }
         self._later += [*later, Bound(self._texts.source_ended, self._key(key) | values)]
 
     async def note(self, attempt: AttemptNote) -> None:
@@ -266,9 +278,16 @@ class Ledger:
             where = [table.c.run_id == self.run_id, table.c.step_id == key.step, table.c.kind == key.kind,
                      table.c.part == key.part, table.c.number == number]  # fmt: skip
             found = await self.store.fetch(sa.select(table.c.data).where(*where))
-            return read_chunk_data(cast(bytes, found[0][0]))
+            return read_chunk_data(self.seals.open_chunk(cast(bytes, found[0][0]), *_place(key), str(number)))
 
-        return await unpack(record.output, read) if record.output is not None else None
+        return await unpack(self.opened(record), read) if record.output is not None else None
+
+    def opened(self, record: Record) -> str:
+        """The text of an output as `pack` wrote it. Raises `StepError` DF543, DF544."""
+        return self.seals.open_text(record.output or "", *_place(record.key))
+
+    def _sealed(self, key: StepKey, text: str) -> str:
+        return self.seals.close_text(text, *_place(key))
 
     def next_seq(self) -> int:
         """A number for the order in which steps ended; dependents always come after what they depend on."""
@@ -279,11 +298,17 @@ class Ledger:
         return {"run": self.run_id, "step": key.step, "kind": key.kind, "part": key.part}
 
     def _chunk_of(self, key: StepKey, number: int, data: bytes) -> Bound:
-        return Bound(self._texts.chunk, self._key(key) | {"number": number, "data": data})
+        kept = self.seals.close_chunk(data, *_place(key), str(number))
+        return Bound(self._texts.chunk, self._key(key) | {"number": number, "data": kept})
 
     def label(self, key: StepKey) -> str:
         """What the server's list of activities shows while a step runs."""
         return f"{self.run_id} {key.step}"
+
+
+def _place(key: StepKey) -> tuple[str, str, str]:
+    """What a sealed output is bound to, besides its run."""
+    return key.step, key.kind, key.part
 
 
 async def _packed(value: object, wanted: frozenset[str] | None, write: WriteChunk) -> tuple[str, int]:

@@ -20,6 +20,8 @@ from runner.nodes import (
     delete,
     file_find,
     file_move,
+    gdpr_erase,
+    gdpr_export,
     jsonl_read,
     jsonl_write,
     list_rows,
@@ -64,7 +66,7 @@ BUILT_IN_KINDS: Mapping[str, Kind] = {
     for kind in (
         csv_read.KIND, csv_write.KIND, jsonl_read.KIND, jsonl_write.KIND, parquet_read.KIND, parquet_write.KIND,
         transform.KIND, sql_query.KIND, sql_execute.KIND, python_call.KIND, assert_value.KIND, text_format.KIND,
-        log_info.KIND, file_find.KIND, file_move.KIND,
+        log_info.KIND, file_find.KIND, file_move.KIND, gdpr_export.KIND, gdpr_erase.KIND,
     )
 }  # fmt: skip
 """The kinds beside them, which belong to no model."""

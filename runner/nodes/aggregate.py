@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from runner.nodes.arguments import FILTER, deleted_ports, field_types, filter_of, model_of, read_deleted, read_under
+from runner.nodes.arguments import (
+    FILTER,
+    deleted_ports,
+    field_types,
+    filter_of,
+    model_of,
+    read_deleted,
+    read_under,
+    refuse_sealed_names,
+)
 from runner.nodes.base import Checked, Context, Subject
 from runner.query import Summary
 from runner.rows import Batch, SpooledRows
@@ -54,6 +63,11 @@ class AggregateRows:
         groups = read_under("group_by", lambda: parse_group_by(arguments.get("group_by", []), fields))
         aggregates = read_under("aggregate", lambda: parse_aggregate(arguments.get("aggregate", {}), fields, groups))
         types = {**groups, **{a.name: a.type for a in aggregates}}
+        read_under("group_by", lambda: refuse_sealed_names(groups, model, "a group"))
+        for each in aggregates:
+            if each.field is not None and each.operator != "$count":
+                named = each.field
+                read_under("aggregate", lambda: refuse_sealed_names([named], model, "a result"))  # noqa: B023, it is called at once
         having = None
         if "having" in arguments:
             having = read_under("having", lambda: parse_filter(arguments["having"], types))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from runner.nodes.base import Subject
 from runner.query import Deleted
 from schemas.filters import All, Compare, Filter, parse_filter
 from schemas.nodes import NOTHING, Port
-from schemas.shapes import ModelShape
+from schemas.shapes import FieldShape, ModelShape
 from schemas.types import ValueProblem, ValueType, parse_value
+from schemas.updates import Assign, FieldOf
 
 FILTER = Port("filter", ValueType("json"), help="which rows", shape="filter")
 T = TypeVar("T")
@@ -111,7 +112,71 @@ def read_under(name: str, parser: Callable[[], T]) -> T:
 def filter_of(arguments: Mapping[str, object], model: ModelShape) -> Filter:
     """The filter of a node; without one, every row."""
     raw = arguments.get("filter", {})
+    read_under("filter", lambda: refuse_sealed(raw, model))
     return read_under("filter", lambda: parse_filter(raw, field_types(model)))
+
+
+def refuse_sealed(raw: object, model: ModelShape) -> None:
+    """Refuse a condition that the keyed index of an encrypted field cannot answer."""
+    if not model.is_encrypted or not isinstance(raw, Mapping):
+        return
+    for key, inside in raw.items():
+        try:
+            if key in ("$and", "$or", "$nor") and isinstance(inside, list):
+                for index, item in enumerate(inside):
+                    _refuse_branch(index, item, model)
+            elif key == "$not":
+                refuse_sealed(inside, model)
+            elif (field := model.fields.get(key.split(".")[0])) is not None and field.encrypted:
+                _refuse_condition(inside, field)
+        except ValueProblem as problem:
+            raise problem.under(key) from None
+
+
+def _refuse_branch(index: int, raw: object, model: ModelShape) -> None:
+    try:
+        refuse_sealed(raw, model)
+    except ValueProblem as problem:
+        raise problem.under(index) from None
+
+
+def _refuse_condition(raw: object, field: FieldShape) -> None:
+    is_plain = not (isinstance(raw, Mapping) and any(str(key).startswith("$") for key in raw))
+    operators = {"$eq": raw} if is_plain else dict(raw) if isinstance(raw, Mapping) else {}
+    for operator, operand in operators.items():
+        if operator == "$not":
+            _refuse_condition(operand, field)
+            continue
+        is_equality = operator in ("$eq", "$ne", "$in", "$nin")
+        if operator != "$exists" and not (is_equality and (field.searchable or operand is None)):
+            raise sealed_problem(field, operator, () if is_plain else (operator,))
+
+
+def sealed_problem(field: FieldShape, what: str, path: tuple[str | int, ...] = ()) -> ValueProblem:
+    """What may not be asked of an encrypted field."""
+    can = "equality" if field.searchable else "whether it is null"
+    fix = f"ask for {can} only" + ("" if field.searchable else f", or declare searchable: [{field.name}]")
+    why = "the database sees sealed bytes, and cannot compare what is in them"
+    problem = ValueProblem(f"{what} of {field.name!r}, which is encrypted", path, kind="name", why=why, fix=fix)
+    problem.key = bool(path)
+    return problem
+
+
+def refuse_sealed_update(assigns: Iterable[Assign], model: ModelShape) -> None:
+    """Refuse to compute with an encrypted field; it can only be set to a value."""
+    for assign in assigns:
+        operands = [part.name for part in assign.operands if isinstance(part, FieldOf)]
+        for name in (*operands, *([assign.field] if assign.operator != "$set" or assign.steps else [])):
+            if model.fields[name].encrypted:
+                raise sealed_problem(model.fields[name], "arithmetic or a copy", (assign.field,))
+
+
+def refuse_sealed_names(names: Iterable[str], model: ModelShape, what: str) -> None:
+    """Refuse to order, group or aggregate by an encrypted field. names: fields, paths, or with `-` in front."""
+    for index, name in enumerate(names):
+        field = model.fields.get(str(name).removeprefix("-").split(".")[0])
+        if field is not None and field.encrypted:
+            raise sealed_problem(field, what, (index,))
 
 
 def key_ports(model: ModelShape) -> dict[str, Port]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from runner.nodes.aggregate import LIMIT
-from runner.nodes.arguments import FILTER, model_of, read_switch, read_under, restore_ports
+from runner.nodes.arguments import FILTER, model_of, read_switch, read_under, refuse_sealed_update, restore_ports
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.bulk_create import BATCH_SIZE, DATA, FIELDS, read_writing
 from runner.nodes.bulk_delete import ALL_ROWS, ManyRows, read_many
@@ -93,6 +93,7 @@ class BulkUpdate:
                 raise ValueProblem(what, ("data",), kind="connection")
         if "update" in arguments:
             assigns = read_under("update", lambda: parse_update(arguments["update"], model, taken))
+            read_under("update", lambda: refuse_sealed_update(assigns or (), model))
         else:
             assigns = _all_columns(taken, key, model)
         return DataUpdate(replace(writing, key=key), assigns)

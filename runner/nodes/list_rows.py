@@ -15,6 +15,7 @@ from runner.nodes.arguments import (
     read_deleted,
     read_ports,
     read_under,
+    refuse_sealed_names,
 )
 from runner.nodes.base import Checked, Context, Subject
 from runner.query import Deleted, Read
@@ -86,6 +87,7 @@ class ListRows:
             if name in fields[:index]:
                 raise ValueProblem(f"{name!r} stands twice", ("fields", index), kind="shape")
         orders = read_under("order_by", lambda: parse_order_by(arguments.get("order_by", []), types))
+        read_under("order_by", lambda: refuse_sealed_names([o.field for o in orders], model, "an order"))
         missing = tuple(Order(k, False) for k in model.primary_key if all(o.field != k for o in orders))
         orders += missing
         cursor = None

@@ -13,6 +13,7 @@ from runner.nodes.arguments import (
     model_of,
     read_switch,
     read_under,
+    refuse_sealed_update,
     restore_ports,
     version_ports,
 )
@@ -36,7 +37,9 @@ def read_update(arguments: Mapping[str, object], model: ModelShape) -> tuple[Ass
     """What changes in the rows; without `update`, a restore alone."""
     if "update" not in arguments and "restore" in arguments:
         return ()
-    return read_under("update", lambda: parse_update(arguments.get("update", {}), model))
+    assigns = read_under("update", lambda: parse_update(arguments.get("update", {}), model))
+    read_under("update", lambda: refuse_sealed_update(assigns, model))
+    return assigns
 
 
 @dataclass(frozen=True, slots=True)

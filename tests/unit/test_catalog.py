@@ -70,7 +70,16 @@ def test_a_table_is_named_after_its_model(model: str, table: str) -> None:
         ("-total", "-totl", "models.yaml:13:32: DF207 Order has no field 'totl'"),
         ("on_delete: cascade", "on_delete: set_null", "models.yaml:9:72: DF206 'customer_id' cannot become null"),
         ("note: text?", "id: integer?", "models.yaml:11:7: DF204 the key 'id' may not be null"),
-        ("timestamps: false", "encryption: true", "models.yaml:7:16: DF190 'encryption' is not built yet"),
+        (
+            "timestamps: false",
+            "encryption: {fields: [total]}",
+            "models.yaml:7:38: DF222 'total' is encrypted and cannot be in an index",
+        ),
+        (
+            "timestamps: false",
+            "encryption: {searchable: [totl]}",
+            "models.yaml:7:42: DF207 Order has no field 'totl'",
+        ),
         ("unique: true", "unique: yes", "models.yaml:4:54: DF115 unique: wants true or false"),
     ],
 )

