@@ -9,8 +9,9 @@ from pydantic import BeforeValidator, Field, StringConstraints
 from schemas.base import NAME, Declaration, Name, Switch
 from schemas.values import ValueDeclaration, read_value_declaration
 
-ModelField = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w{0,62}\.[A-Za-z_]\w{0,62}$")]
-IndexField = Annotated[str, StringConstraints(pattern=r"^-?[A-Za-z_]\w{0,62}$")]
+_NAME = NAME.strip("^$")
+ModelField = Annotated[str, StringConstraints(pattern=rf"^{_NAME}\.{_NAME}$")]
+IndexField = Annotated[str, StringConstraints(pattern=rf"^-?{_NAME}$")]
 
 
 def _names(raw: object) -> object:
@@ -104,11 +105,11 @@ class Model(Declaration):
         dict[Name, Annotated[FieldDeclaration, BeforeValidator(read_value_declaration)]], Field(min_length=1)
     ]
     """The fields by name; the short form of one is its type, such as `integer?`."""
-    features: Features = Features()
+    features: Features = Field(default_factory=Features)
     """What the model does by itself."""
     indexes: tuple[Index, ...] = ()
     """Indexes over one field or more."""
-    postgresql: Postgresql = Postgresql()
+    postgresql: Postgresql = Field(default_factory=Postgresql)
     """What it has on PostgreSQL alone."""
     renamed_from: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     """Earlier names of the model."""

@@ -209,13 +209,13 @@ class Pipeline(Declaration):
     """Typed parameters: `-p name=value` on the command line."""
     secrets: dict[Name, Secret] = Field(default_factory=dict)
     """Values that never stand in the file or in a message."""
-    defaults: Defaults = Defaults()
+    defaults: Defaults = Field(default_factory=Defaults)
     """What every step has unless it says otherwise."""
     steps: dict[Name, Step] = Field(min_length=1)
     """The steps by name."""
     outputs: dict[Name, str] = Field(default_factory=dict)
     """What the run gives, by name: a reference each."""
-    on_failure: OnFailure = OnFailure()
+    on_failure: OnFailure = Field(default_factory=OnFailure)
     """What happens when the run has failed."""
     finally_: dict[Name, Step] = Field(default_factory=dict, alias="finally")
     """Steps that run last, however the run went."""

@@ -106,7 +106,7 @@ class Settings(Declaration):
     """Places to run, chosen by `-e NAME`."""
     parallel: Annotated[Whole, Field(ge=1, le=256)] = 8
     """How many steps may run at once."""
-    migrations: Migrations = Migrations()
+    migrations: Migrations = Field(default_factory=Migrations)
     """How `dfrun migrate` behaves."""
     encryption: EncryptionKeys | None = None
     """The keys of encrypted fields."""

@@ -3,72 +3,77 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from importlib import import_module
 
-from runner.nodes import (
-    aggregate,
-    assert_value,
-    bulk_create,
-    bulk_delete,
-    bulk_update,
-    bulk_upsert,
-    count,
-    create,
-    csv_read,
-    csv_write,
-    delete,
-    file_find,
-    file_move,
-    gdpr_erase,
-    gdpr_export,
-    jsonl_read,
-    jsonl_write,
-    list_rows,
-    log_info,
-    parquet_read,
-    parquet_write,
-    python_call,
-    read,
-    sql_execute,
-    sql_query,
-    text_format,
-    transform,
-    update,
-    upsert,
-)
 from runner.nodes.base import Kind
 from runner.nodes.plugins import load_plugin, loaded_plugins, plugin_names
 from schemas.shapes import ModelShape
 from schemas.types import ValueProblem
 
-MODEL_KINDS: Mapping[str, Kind] = {
-    kind.name: kind
-    for kind in (
-        create.KIND,
-        read.KIND,
-        update.KIND,
-        delete.KIND,
-        upsert.KIND,
-        list_rows.KIND,
-        count.KIND,
-        aggregate.KIND,
-        bulk_create.KIND,
-        bulk_update.KIND,
-        bulk_delete.KIND,
-        bulk_upsert.KIND,
-    )
-}
-"""The kinds that every model gets, in the order of the documentation."""
 
-BUILT_IN_KINDS: Mapping[str, Kind] = {
-    kind.name: kind
-    for kind in (
-        csv_read.KIND, csv_write.KIND, jsonl_read.KIND, jsonl_write.KIND, parquet_read.KIND, parquet_write.KIND,
-        transform.KIND, sql_query.KIND, sql_execute.KIND, python_call.KIND, assert_value.KIND, text_format.KIND,
-        log_info.KIND, file_find.KIND, file_move.KIND, gdpr_export.KIND, gdpr_erase.KIND,
-    )
-}  # fmt: skip
+class Shelf(Mapping[str, Kind]):
+    """Kinds by name, in the order of the documentation. Each is loaded when it is first asked for: a file of three
+    kinds does not wait for thirty.
+    """
+
+    def __init__(self, modules: Mapping[str, str]) -> None:
+        self._modules = modules
+
+    def __getitem__(self, name: str) -> Kind:
+        kind: Kind = import_module(f"{__name__}.{self._modules[name]}").KIND
+        return kind
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+
+MODEL_KINDS = Shelf(
+    {
+        "create": "create",
+        "read": "read",
+        "update": "update",
+        "delete": "delete",
+        "upsert": "upsert",
+        "list": "list_rows",
+        "count": "count",
+        "aggregate": "aggregate",
+        "bulk_create": "bulk_create",
+        "bulk_update": "bulk_update",
+        "bulk_delete": "bulk_delete",
+        "bulk_upsert": "bulk_upsert",
+    }
+)
+"""The kinds that every model gets."""
+
+BUILT_IN_KINDS = Shelf(
+    {
+        "csv.read": "csv_read",
+        "csv.write": "csv_write",
+        "jsonl.read": "jsonl_read",
+        "jsonl.write": "jsonl_write",
+        "parquet.read": "parquet_read",
+        "parquet.write": "parquet_write",
+        "rows.transform": "transform",
+        "sql.query": "sql_query",
+        "sql.execute": "sql_execute",
+        "python.call": "python_call",
+        "assert": "assert_value",
+        "text.format": "text_format",
+        "log.info": "log_info",
+        "file.find": "file_find",
+        "file.move": "file_move",
+        "gdpr.export": "gdpr_export",
+        "gdpr.erase": "gdpr_erase",
+    }
+)
 """The kinds beside them, which belong to no model."""
 
 

@@ -71,6 +71,20 @@ def test_neither_version_nor_validate_imports_a_database() -> None:
     assert (done.stdout.splitlines()[-1], done.stderr) == ("[]", "")
 
 
+def test_checking_a_file_loads_the_kinds_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").write_text("models: {A: {fields: {x: integer}}}\n")
+    (tmp_path / "one.yaml").write_text("name: one\nsteps: {a: {node: A.count}}\n")
+    code = (
+        "import sys; sys.argv = ['dfrun', 'validate', 'one.yaml']\n"
+        "from runner.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as done: assert done.code == 0\n"
+        "print([m for m in sys.modules if hasattr(sys.modules[m], 'KIND')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.splitlines()[-1], done.stderr) == ("['runner.nodes.count']", "")
+
+
 def test_a_folder_means_what_is_ours_in_it(tmp_path: Path) -> None:
     for name, text in (
         ("models.yaml", "models: {A: {fields: {x: integer}}}\n"),

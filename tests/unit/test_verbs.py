@@ -51,6 +51,11 @@ def test_every_node_is_shown_with_its_ports(told: Any, node: str) -> None:
         assert document["gives"] is not None
 
 
+@pytest.mark.parametrize("shelf", [MODEL_KINDS, BUILT_IN_KINDS])
+def test_a_kind_has_the_name_it_is_found_by(shelf: Any) -> None:
+    assert {name: kind.name for name, kind in shelf.items()} == {name: name for name in shelf}
+
+
 EVERY_NODE = [*(f"{model}.{kind}" for model in ("Customer", "Order") for kind in MODEL_KINDS), *BUILT_IN_KINDS]
 
 
