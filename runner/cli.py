@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner import __version__
+from runner.cli_audit import audit, blame
+from runner.cli_keys import keys
 from runner.cli_migrate import migrate
 from runner.cli_runs import runs
 from runner.options import FILE, database_options
@@ -310,102 +312,9 @@ def validate(paths: tuple[Path, ...], output: str) -> None:
 
 
 group.add_command(migrate)
-
-
-@group.group()
-def audit() -> None:
-    """The trail of changes that models with `audit_log` keep."""
-
-
-@audit.command()
-@click.argument("path", type=FILE, default=Path())
-@click.option("--head", metavar="NUMBER:HASH", help="what a run printed: the chain must still reach as far")
-@database_options
-def verify(path: Path, head: str | None, database: str | None, environment: str | None) -> None:
-    """Look for changed, removed, inserted or moved entries; 1 when the trail is not whole."""
-    import asyncio
-
-    from runner import audits, report
-
-    verdict = asyncio.run(audits.verify_audit(path, database, environment, head))
-    click.echo(report.verdict_text(verdict))
-    sys.exit(1 if verdict.faults else 0)
-
-
-@group.group()
-def keys() -> None:
-    """The keys of encrypted fields."""
-
-
-@keys.command()
-@click.argument("folder", type=FILE, default=Path())
-@database_options
-def status(folder: Path, database: str | None, environment: str | None) -> None:
-    """How many values each key seals; 1 when some are sealed with a key that is not given."""
-    import asyncio
-
-    from runner import keyring
-
-    found = asyncio.run(keyring.status(folder, database, environment))
-    for use in found:
-        click.echo(f"{use.model}.{use.field}  {use.key_id or 'a key that is not given'}  {use.values:,}")
-    if not found:
-        click.echo("no value is sealed")
-    sys.exit(1 if any(use.key_id is None for use in found) else 0)
-
-
-@keys.command()
-@click.argument("key_id", metavar="ID")
-@click.argument("file", type=FILE)
-def rotate(key_id: str, file: Path) -> None:
-    """Make a new key in a FILE of its own, and say what dfrun.yaml needs for it."""
-    from runner import keyring
-
-    keyring.make_key(file)
-    click.echo(f"wrote {file}; now in dfrun.yaml, under encryption:\n")
-    click.echo(f"  current: {key_id}\n  keys:\n    {key_id}: {{file: {file}}}   # beside those that are there")
-    click.echo("\nNew values are sealed with it from then on; dfrun keys reencrypt seals the old ones anew.")
-
-
-@keys.command(name="reencrypt")
-@click.argument("folder", type=FILE, default=Path())
-@database_options
-def reencrypt_values(folder: Path, database: str | None, environment: str | None) -> None:
-    """Seal every value with the current key, in parts. Stopped, it goes on where it was."""
-    import asyncio
-
-    from runner import keyring
-
-    done: dict[str, int] = {}
-
-    def progress(model: str, rows: int) -> None:
-        done[model] = done.get(model, 0) + rows
-        click.echo(f"{model}: {done[model]:,} rows", err=True)
-
-    total = asyncio.run(keyring.reencrypt(folder, database, environment, progress))
-    click.echo(f"{total:,} rows were sealed anew" if total else "nothing to do: every value has the current key")
-
-
-@group.command()
-@click.argument("model")
-@click.argument("key")
-@click.option(
-    "--models", "path", type=FILE, default=Path(), metavar="PATH", help="a file of models, or a folder in a project"
-)
-@click.option("--tenant", metavar="NAME", help="whose row it is")
-@database_options
-def blame(model: str, key: str, path: Path, tenant: str | None, database: str | None, environment: str | None) -> None:
-    """The life of one row: every change, by whom, when, in which run and step."""
-    import asyncio
-
-    from runner import audits, report
-
-    found, changes = asyncio.run(audits.blame(path, model, key, tenant, database, environment))
-    hidden = {name for name, field in found.fields.items() if field.sensitive}
-    for change in changes:
-        click.echo(report.change_text(change, hidden))
-    if not changes:
-        click.echo(f"nothing is recorded of {model} {key}")
+group.add_command(audit)
+group.add_command(blame)
+group.add_command(keys)
 
 
 @group.command()

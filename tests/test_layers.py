@@ -31,14 +31,21 @@ LINES = [
     ["runner.launch", "runner.history"],
     ["runner.api", "runner.report", "runner.progress", "runner.signals"],
     ["runner.doctor", "runner.audits", "runner.keyring"],
-    ["runner.cli_migrate", "runner.cli_runs"],
+    ["runner.cli_audit", "runner.cli_keys", "runner.cli_migrate", "runner.cli_runs"],
     ["runner.cli"],
 ]  # fmt: skip
 DOORS = {
     "yaml": {"runner.source", "runner.codes"},
     "pydantic": {"schemas", "runner.declarations", "runner.nodes.python_call", "runner.nodes.textfile"},
     "networkx": {"runner.graph", "runner.plan"},
-    "click": {"runner.cli", "runner.cli_migrate", "runner.cli_runs", "runner.options"},
+    "click": {
+        "runner.cli",
+        "runner.cli_audit",
+        "runner.cli_keys",
+        "runner.cli_migrate",
+        "runner.cli_runs",
+        "runner.options",
+    },
     "rich": {"runner.progress"},
     "regex": {"runner.patterns"},
     "cryptography": {"runner.vault"},
