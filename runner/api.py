@@ -201,9 +201,12 @@ async def undo_run(
 
 @asynccontextmanager
 async def migrating(
-    path: Path, database: str | None, environment: str | None, on_step: Callable[[str], None] = lambda line: None
-) -> AsyncIterator[Migrator]:
+    path: Path, database: str | None, environment: str | None, on_step: Callable[[str], None] = lambda line: None, *,
+    only_looks: bool = False,
+) -> AsyncIterator[Migrator]:  # fmt: skip
     """A migrator for the models of a pipeline, of a file of models, or of a folder.
+
+    only_looks: nothing is changed, and no SQLite file comes to be where there is none.
 
     Raises `DefinitionError`, `UnreachableError`.
     """
@@ -221,6 +224,7 @@ async def migrating(
     if own.database is not None and database is None:
         settings = settings.model_copy(update={"database": own.database})
     target = choose_database(database, settings, environment, project)
+    target = target.for_reading if only_looks else target
     wanted = wanted_of(catalog.models, target.database, sources_of(catalog, project))
     engine = open_engine(target.url, poolclass=NullPool)
     try:

@@ -16,6 +16,7 @@ from runner import __version__
 from runner.cli_audit import audit, blame
 from runner.cli_keys import keys
 from runner.cli_migrate import migrate
+from runner.cli_plan import plan
 from runner.cli_runs import runs
 from runner.options import FILE, database_options
 
@@ -69,6 +70,7 @@ def group() -> None:
 
 
 group.add_command(runs)
+group.add_command(plan)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

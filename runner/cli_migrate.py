@@ -26,18 +26,23 @@ def migrate() -> None:
 
 def _go(
     path: Path, database: str | None, environment: str | None, act: Callable[[Migrator], Awaitable[T]],
-    on_step: Callable[[str], None] = lambda line: None,
+    on_step: Callable[[str], None] = lambda line: None, *, only_looks: bool = False,
 ) -> T:  # fmt: skip
     """Run an act on the database that is meant."""
     from runner import api
 
     async def work() -> T:
-        async with api.migrating(path, database, environment, on_step) as migrator:
+        async with api.migrating(path, database, environment, on_step, only_looks=only_looks) as migrator:
             return await act(migrator)
 
     import asyncio
 
     return asyncio.run(work())
+
+
+def _look(path: Path, database: str | None, environment: str | None, act: Callable[[Migrator], Awaitable[T]]) -> T:
+    """Run an act that changes nothing."""
+    return _go(path, database, environment, act, only_looks=True)
 
 
 @migrate.command()
@@ -55,7 +60,7 @@ def plan(
     from runner.migrate import report
     from runner.migrate.gate import read_allow
 
-    found = _go(path, database, environment, lambda migrator: migrator.plan(read_allow(allow)))
+    found = _look(path, database, environment, lambda migrator: migrator.plan(read_allow(allow)))
     texts = {"table": report.plan_text, "yaml": lambda p: p.file().rstrip(), "json": report.plan_json,
              "sql": report.plan_sql, "md": report.plan_markdown}  # fmt: skip
     text = texts[output](found)
@@ -161,7 +166,7 @@ def status(path: Path, database: str | None, environment: str | None, output: st
     """Where the database stands: the last migration, what is pending, who holds the lock and who waits for it."""
     from runner.migrate import report
 
-    found = _go(path, database, environment, lambda migrator: migrator.status())
+    found = _look(path, database, environment, lambda migrator: migrator.status())
     click.echo(report.status_json(found) if output == "json" else report.status_text(found))
     sys.exit(6 if is_check and (found.pending.steps or found.unfinished) else 0)
 
@@ -174,7 +179,7 @@ def history(path: Path, database: str | None, environment: str | None, output: s
     """Every migration of this database, and what they add up to."""
     from runner.migrate import report
 
-    migrations, metrics = _go(path, database, environment, lambda migrator: migrator.history())
+    migrations, metrics = _look(path, database, environment, lambda migrator: migrator.history())
     if output == "json":
         rows = [report.migration_record(m) for m in migrations]
         click.echo(report.to_json({"migrations": rows, "metrics": metrics}))
@@ -218,7 +223,7 @@ def rollback(
 
     allowed = read_allow(allow)
     if is_plan:
-        found = _go(path, database, environment, lambda migrator: migrator.plan_rollback(number, allowed))
+        found = _look(path, database, environment, lambda migrator: migrator.plan_rollback(number, allowed))
         click.echo(report.rollback_json(found) if output == "json" else report.rollback_text(found))
         if found.plan.blocked:
             _tell(found.plan)
@@ -242,7 +247,7 @@ def drift(path: Path, database: str | None, environment: str | None, output: str
     """What was changed by hand since the last migration, what is pending, and tables that are none of dfrun's."""
     from runner.migrate import report
 
-    found = _go(path, database, environment, lambda migrator: migrator.drift())
+    found = _look(path, database, environment, lambda migrator: migrator.drift())
     click.echo(report.to_json(found) if output == "json" else report.drift_text(found))
     sys.exit(6 if is_check and (found.by_hand or found.pending) else 0)
 
@@ -265,7 +270,7 @@ def purge(path: Path, database: str | None, environment: str | None, older_than:
         age = timedelta(0) if older_than in ("0", "0d", "0s") else parse_duration(older_than)
     except ValueError as error:
         raise DefinitionError(Problem("DF625", f"--older-than: {error}", None, "", "--older-than 30d")) from None
-    kept = _go(path, database, environment, lambda migrator: migrator.kept(age))
+    kept = _look(path, database, environment, lambda migrator: migrator.kept(age))
     if output == "text":
         click.echo(report.kept_text(kept))
     if kept and not yes and sys.stdin.isatty() and output == "text":
@@ -318,7 +323,7 @@ def export(
     from runner.migrate.export import alembic_revision
     from runner.migrate.report import plan_sql
 
-    found = _go(path, database, environment, lambda migrator: migrator.plan())
+    found = _look(path, database, environment, lambda migrator: migrator.plan())
     click.echo(alembic_revision(found, message, down_revision) if form == "alembic" else plan_sql(found))
     if found.blocked:
         _tell(found)
@@ -330,5 +335,5 @@ def export(
 @database_options
 def prune_hints(path: Path, database: str | None, environment: str | None) -> None:
     """List the `renamed_from` hints that this database needs no more; remove one when no environment needs it."""
-    for line in _go(path, database, environment, lambda migrator: migrator.spent_hints()):
+    for line in _look(path, database, environment, lambda migrator: migrator.spent_hints()):
         click.echo(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,11 @@ class Target:
     def is_missing_file(self) -> bool:
         """Whether this is an SQLite file that is not there yet."""
         return self.url.startswith("sqlite:///") and not self.file.exists()
+
+    @property
+    def for_reading(self) -> Target:
+        """The same, or an empty database in memory where the file is not there yet: looking leaves no file behind."""
+        return replace(self, url="sqlite://") if self.is_missing_file and self.file.parent.is_dir() else self
 
     @property
     def file(self) -> Path:
@@ -218,15 +223,17 @@ def _tables_missing(names: Sequence[str]) -> Problem:
 
 
 async def pending_plan(
-    target: Target, models: Mapping[str, ModelShape], sources: Mapping[str, str] | None = None
-) -> MigrationPlan:
+    target: Target, models: Mapping[str, ModelShape], sources: Mapping[str, str] | None = None,
+    written: Sequence[Written] = (),
+) -> MigrationPlan:  # fmt: skip
     """What would have to be done before a run; changes nothing. Raises `UnreachableError` DF422."""
     from runner.dialects.session import open_engine
 
-    engine = open_engine(target.url)
+    there = target.for_reading
+    engine = open_engine(there.url)
     try:
-        async with reached(target):
-            return await _migrator(engine, models, target.database, sources).plan()
+        async with reached(there):
+            return await _migrator(engine, models, target.database, sources, written).plan()
     finally:
         await engine.dispose()
 

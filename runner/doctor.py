@@ -42,6 +42,7 @@ def _packages() -> Iterator[Finding]:
 async def _project(folder: Path, database: str | None, environment: str | None) -> AsyncIterator[Finding]:
     from runner import api
     from runner.database import choose_database, pending_plan
+    from runner.loading import sources_of, written_files
 
     try:
         settings, project = api.settings_of(folder)
@@ -57,7 +58,8 @@ async def _project(folder: Path, database: str | None, environment: str | None) 
         if target.is_missing_file:
             yield Finding("database", f"{text}: not there yet, the first run creates it", None)
             return
-        plan = await pending_plan(target, catalog.models)
+        sources, written = sources_of(catalog, project), written_files(project)
+        plan = await pending_plan(target, catalog.models, sources, written)
     except DfrunError as error:
         problem = error.problems[0]
         yield Finding("database", f"{problem.what}: {problem.why}" if problem.why else problem.what, False)

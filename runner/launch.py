@@ -39,6 +39,7 @@ from runner.ledger.seals import Seals
 from runner.ledger.tables import prepare_ledger
 from runner.loading import (
     Loaded,
+    changed_steps,
     definition_of,
     load,
     load_recorded,
@@ -301,20 +302,11 @@ def _definition(recorded: Loaded, row: RunRow, decisions: Decisions, tell: Calla
     except DefinitionError:
         tell(f"{shown(recorded.path)} has problems now; the run goes on with the text it began with")
         return recorded
-    changed = _changed(recorded, current)
+    changed = changed_steps(recorded, current)
     if changed:
         names = ", ".join(changed)
         tell(f"changed since the run began: {names}; it goes on as it began (--use-current takes the new text)")
     return recorded
-
-
-def _changed(before: Loaded, now: Loaded) -> list[str]:
-    """The steps that are not as they were, and `models` when a model is not."""
-    steps = {*before.pipeline.steps, *now.pipeline.steps}
-    changed = [n for n in steps if before.document.at(("steps", n)) != now.document.at(("steps", n))]
-    models = [{name: text for name, text in each.texts.items() if name != str(each.path.absolute())}
-              for each in (before, now)]  # fmt: skip
-    return sorted(changed) + (["models"] if models[0] != models[1] else [])
 
 
 async def _check_decisions(
@@ -332,7 +324,7 @@ async def _check_decisions(
     texts = {key: _text(seals, record) for key, record in records.items()}
     finished = {key.step.partition(".")[0] for key, record in records.items() if record.status != "started"}
     if decisions.use_current:
-        changed = [n for n in _changed(recorded, loaded) if n in finished]
+        changed = [n for n in changed_steps(recorded, loaded) if n in finished]
         if changed:
             what = f"finished steps have changed: {', '.join(changed)}"
             why = "their effects are in the database as the old text said"

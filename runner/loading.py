@@ -83,6 +83,15 @@ def definition_of(loaded: Loaded) -> str:
     return json.dumps({"path": str(path), "texts": dict(loaded.texts)}, ensure_ascii=False)
 
 
+def changed_steps(before: Loaded, now: Loaded) -> list[str]:
+    """The steps that are not as they were, and `models` when a model is not."""
+    steps = {*before.pipeline.steps, *now.pipeline.steps}
+    changed = [n for n in steps if before.document.at(("steps", n)) != now.document.at(("steps", n))]
+    models = [{name: text for name, text in each.texts.items() if name != str(each.path.absolute())}
+              for each in (before, now)]  # fmt: skip
+    return sorted(changed) + (["models"] if models[0] != models[1] else [])
+
+
 def _load_from(texts: Texts, path: Path, folder: Path | None = None) -> Loaded:
     document = texts.read(path)
     if kind_of(document) != "pipeline":

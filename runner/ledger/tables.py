@@ -94,6 +94,11 @@ def ledger_tables(database: Database) -> dict[str, sa.Table]:
     }  # fmt: skip
 
 
+async def has_ledger(store: Store) -> bool:
+    """Whether runs are recorded in this database."""
+    return bool(await _find(store))
+
+
 async def prepare_ledger(store: Store) -> None:
     """Make sure that the ledger is there and is this version's. Raises `TablesError` DF650 (newer), DF651 (altered)."""
     own = {table.name for table in ledger_tables(store.database).values()}

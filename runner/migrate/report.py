@@ -105,12 +105,17 @@ def plan_markdown(plan: MigrationPlan) -> str:
 
 def plan_json(plan: MigrationPlan) -> str:
     """The plan file's content as one JSON document, with what blocks it."""
-    return to_json({
+    return to_json(plan_document(plan))
+
+
+def plan_document(plan: MigrationPlan) -> dict[str, object]:
+    """The same as data."""
+    return {
         "hash": plan.hash, "body": plan.body(),
         "evidence": {"rows": dict(plan.evidence.rows), "probes": dict(plan.evidence.found)},
         "drifted": list(plan.drifted),
         "blocked": [{"code": p.code, "what": p.what, "why": p.why, "fix": p.fix} for p in plan.blocked],
-    })  # fmt: skip
+    }  # fmt: skip
 
 
 def history_text(migrations: Sequence[Migration], metrics: Metrics) -> str:
