@@ -27,7 +27,7 @@ from runner.ledger.runs import NewRun, begin_run
 from runner.ledger.tables import prepare_ledger
 from runner.loading import load
 from runner.plan import build_plan
-from runner.run import Executor
+from runner.run.executor import Executor
 
 ROUNDS = 7
 MODELS = (

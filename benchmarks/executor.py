@@ -23,7 +23,7 @@ from runner.graph import Graph, GraphStep
 from runner.nodes.base import Checked, Context, Subject
 from runner.plan import Plan, build_plan
 from runner.ports import Link
-from runner.run import Executor
+from runner.run.executor import Executor
 from schemas.nodes import Port
 from schemas.types import Connection, ValueType
 

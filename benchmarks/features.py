@@ -27,14 +27,14 @@ from runner.catalog import build_catalog
 from runner.declarations import load_models
 from runner.dialects.session import open_engine
 from runner.dialects.store import Store
+from runner.encryption.sealing import open_access
+from runner.encryption.vault import Vault
 from runner.features.base import Scope
-from runner.filters import Database
 from runner.nodes import resolve_node
 from runner.nodes.base import Context, Subject
-from runner.sealing import open_access
 from runner.source import parse_document
-from runner.tables import build_tables
-from runner.vault import Vault
+from runner.sql.filters import Database
+from runner.sql.tables import build_tables
 from schemas.types import Delivered, ValueType
 
 SINGLES = 8

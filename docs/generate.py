@@ -221,7 +221,7 @@ def draw_picture() -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from runner.paint import painted
+    from runner.cli.paint import painted
 
     console = Console(record=True, width=112, file=io.StringIO(), force_terminal=True)
     dfrun = str(Path(sys.executable).parent / "dfrun")

@@ -11,14 +11,14 @@ from sqlalchemy.dialects.sqlite import dialect as sqlite
 
 from runner.catalog import build_catalog
 from runner.declarations import load_models
-from runner.filters import Database, condition
 from runner.nodes import resolve_node
 from runner.nodes.base import Subject
 from runner.query import Summary
 from runner.source import parse_document
-from runner.statements import statement
-from runner.tables import build_tables
-from runner.updates import changes
+from runner.sql.filters import Database, condition
+from runner.sql.statements import statement
+from runner.sql.tables import build_tables
+from runner.sql.updates import changes
 from schemas import aggregates, filters, updates
 from schemas.filters import parse_filter
 from schemas.shapes import ModelShape

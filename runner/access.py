@@ -15,9 +15,9 @@ from runner.errors import Problem, StepError
 from runner.features import guard
 from runner.features.base import Scope
 from runner.query import Count, Delete, Insert, Load, Query, Question, Read, RowData, Update, Upsert, row_with
-from runner.scoping import ScopedSession, UnscopedError
-from runner.statements import conflict_rows, misfits, own_statement, statement
-from runner.updates import parts_by_field
+from runner.sql.scoping import ScopedSession, UnscopedError
+from runner.sql.statements import conflict_rows, misfits, own_statement, statement
+from runner.sql.updates import parts_by_field
 from schemas.filters import Compare, Order
 from schemas.shapes import TENANT, FieldShape, ModelShape
 from schemas.sqltext import SqlText

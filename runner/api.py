@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.catalog import Catalog, build_catalog
-from runner.choices import Decisions, RunOptions
 from runner.declarations import kind_of, load_migration, load_models, load_pipeline, load_settings
 from runner.errors import DefinitionError, Problem
 from runner.loading import (
@@ -27,16 +26,17 @@ from runner.loading import (
     sources_of,
     written_files,
 )
+from runner.run.choices import Decisions, RunOptions
 from schemas.settings import Webhook
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from runner.filters import Database
     from runner.migrate.migrator import Migrator
     from runner.migrate.plan import PlanFile
-    from runner.results import RunResult
-    from runner.run import Executor
+    from runner.run.executor import Executor
+    from runner.run.results import RunResult
+    from runner.sql.filters import Database
     from schemas.shapes import ModelShape
 
 __all__ = [
@@ -170,7 +170,7 @@ async def run_file(
     started: gets the executor before the first step, so that signals can reach it.
     Raises `DefinitionError` (nothing ran), `UnreachableError`, `TablesError`, `GateError`.
     """
-    from runner.launch import start
+    from runner.run.launch import start
 
     return await _told(start(load(path), options, started))
 
@@ -182,7 +182,7 @@ async def resume_run(
 
     Raises `DefinitionError`, `UnreachableError`, `TablesError`, `GateError`; nothing has run then.
     """
-    from runner.launch import resume
+    from runner.run.launch import resume
 
     return await _told(resume(run_id, options, decisions, started))
 
@@ -194,7 +194,7 @@ async def undo_run(
 
     Raises `DefinitionError`, `UnreachableError`, `TablesError`, `GateError`; nothing has run then.
     """
-    from runner.launch import undo
+    from runner.run.launch import undo
 
     return await undo(run_id, options, started)
 
@@ -243,7 +243,7 @@ async def migrating(
 async def _track(models: Mapping[str, ModelShape], database: Database, connection: AsyncConnection) -> None:
     """Make the triggers of models with `audit_log` that are missing or old."""
     from runner.audit.triggers import track, untracked_models
-    from runner.tables import build_tables
+    from runner.sql.tables import build_tables
 
     tables = build_tables(models, database)
     await track(connection, models, tables, await untracked_models(connection, models, tables))

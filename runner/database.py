@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from runner.dialects.store import Store
-    from runner.filters import Database
     from runner.migrate.migrator import Migrator
     from runner.migrate.plan import MigrationPlan
     from runner.migrate.written import Written
+    from runner.sql.filters import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ async def open_store(
     from runner.dialects.session import open_engine
     from runner.dialects.store import Store
     from runner.migrate.gate import Gate
-    from runner.tables import build_tables
+    from runner.sql.tables import build_tables
 
     if target.is_missing_file and models and not target.creates_tables and target.file.parent.is_dir():
         raise TablesError(_tables_missing(list(models)))  # opening it would leave an empty file behind

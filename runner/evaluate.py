@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from runner.patterns import matches_pattern
+from runner.sql.patterns import matches_pattern
 from schemas.conditions import All, AnyOf, Compare, Element, Filter, Not, names_members
 from schemas.jsonvalues import canonical, is_number, json_value
 from schemas.paths import is_index

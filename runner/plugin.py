@@ -4,10 +4,10 @@ A node is an object with the attributes and methods of `Kind`; a package names i
 `dfrun.nodes`. See docs/plugins.md.
 """
 
+from runner.data.rows import Batch, Rows, SpooledRows, Stream, rows_of_mappings
 from runner.errors import Problem, StepError
 from runner.nodes.arguments import read_ports
 from runner.nodes.base import Checked, Context, External, Kind, Subject
-from runner.rows import Batch, Rows, SpooledRows, Stream, rows_of_mappings
 from schemas.nodes import NOTHING, Port
 from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value
 

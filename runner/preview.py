@@ -20,13 +20,13 @@ from runner.migrate.plan import MigrationPlan
 from runner.migrate.report import headline, plan_document, plan_markdown, plan_text
 from runner.plan import Plan, PlannedStep, build_plan
 from runner.rehearsal import Rehearsed, can_rehearse, rehearse
-from runner.tables import build_tables
+from runner.sql.tables import build_tables
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from runner.filters import Database
     from runner.ledger.runs import RunRow
+    from runner.sql.filters import Database
 
 _PHASES = {"main": "", "failure": "when others failed", "finally": "last"}
 

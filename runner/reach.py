@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from runner.rows import Rows, count_rows
+from runner.data.rows import Rows, count_rows
 
 
 async def reach(value: object, members: Sequence[str]) -> object:

@@ -20,13 +20,13 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.base import Executable
 from sqlalchemy.sql.dml import Delete, Insert, Update
 
-from runner.context import StepContext
 from runner.dialects.types import Stored
+from runner.encryption.sealing import open_access
+from runner.encryption.vault import Vault
 from runner.features.base import Scope
-from runner.filters import Database
-from runner.sealing import open_access
-from runner.standins import StandIns, anything_of
-from runner.vault import Vault
+from runner.run.context import StepContext
+from runner.run.standins import StandIns, anything_of
+from runner.sql.filters import Database
 from schemas.shapes import ModelShape
 
 if TYPE_CHECKING:

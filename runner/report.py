@@ -15,7 +15,7 @@ from runner.errors import DfrunError, Problem
 
 if TYPE_CHECKING:
     from runner.audit.verify import Change, Verdict
-    from runner.results import RunResult, StepResult
+    from runner.run.results import RunResult, StepResult
 
 Lines = Callable[[str], list[str]]
 """The lines of a file by the name that messages give it; empty where it cannot be read."""

@@ -1,5 +1,5 @@
-"""What a filter is once it was read: a small tree of conditions. `filters` reads it, `runner.filters` makes SQL of it,
-`runner.evaluate` asks it of values that are at hand.
+"""What a filter is once it was read: a small tree of conditions. `filters` reads it, `runner.sql.filters` makes SQL of
+it, `runner.evaluate` asks it of values that are at hand.
 """
 
 from __future__ import annotations

@@ -18,13 +18,13 @@ from runner.dialects.store import open_session
 from runner.errors import StepError
 from runner.evaluate import matches
 from runner.features.base import Scope
-from runner.filters import Database, condition
 from runner.nodes import resolve_node
 from runner.nodes.base import Subject
 from runner.query import EVERY_ROW, Summary, Update
 from runner.source import parse_document
-from runner.statements import statement
-from runner.tables import build_tables
+from runner.sql.filters import Database, condition
+from runner.sql.statements import statement
+from runner.sql.tables import build_tables
 from schemas.filters import parse_filter
 from schemas.shapes import ModelShape
 from schemas.types import Delivered

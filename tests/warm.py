@@ -73,8 +73,9 @@ def serve() -> None:
 
     import runner.cli
     import runner.history
-    import runner.launch  # noqa: F401
-    from runner import progress, report  # noqa: F401
+    import runner.run.launch  # noqa: F401
+    from runner import report  # noqa: F401
+    from runner.cli import progress  # noqa: F401
 
     for line in sys.stdin:
         request = json.loads(line)

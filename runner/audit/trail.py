@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from runner.dialects.base import Session
 from runner.dialects.types import column_type
 from runner.features.base import Scope
-from runner.filters import Database
+from runner.sql.filters import Database
 from schemas.shapes import ModelShape
 from schemas.types import ValueType
 

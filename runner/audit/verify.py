@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runner.audit.trail import ENTRY, ERASE, FIELDS, HEAD, ROW, digest_of_row, hash_of_entry, key_text
 from runner.dialects.types import from_sqlite
-from runner.filters import Database
+from runner.sql.filters import Database
 from schemas.shapes import ModelShape
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.elements import ColumnElement
 
 from runner.dialects.types import column_type, to_sqlite
-from runner.filters import Database
+from runner.sql.filters import Database
 from schemas.jsonvalues import json_value
 from schemas.types import ValueType
 

@@ -14,10 +14,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql.base import Executable
 
-from runner import decimals, jsonedit, jsonwalk
 from runner.dialects.bound import Bound
-from runner.filters import Database
-from runner.patterns import matches_pattern
+from runner.sql import decimals, jsonedit, jsonwalk
+from runner.sql.filters import Database
+from runner.sql.patterns import matches_pattern
 from schemas.shapes import ModelShape
 from schemas.types import INTEGER_MAX, INTEGER_MIN
 

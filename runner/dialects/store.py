@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from runner.dialects.bound import Bound
 from runner.dialects.session import CoreSession
-from runner.filters import Database
+from runner.sql.filters import Database
 from schemas.pipeline import Isolation
 
 LOCK_SECONDS = 60

@@ -12,7 +12,7 @@ from schemas.filters import Filter
 from schemas.shapes import FieldShape
 
 if TYPE_CHECKING:
-    from runner.vault import Vault
+    from runner.encryption.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """`encryption`: some fields of a model are sealed before they reach the database.
 
 Owns how such a model looks in its table: bytes where the fields stood, and a keyed index beside each searchable one.
-Sealing needs keys and the row's own key, which a rewrite does not have: `runner.sealing` does it.
+Sealing needs keys and the row's own key, which a rewrite does not have: `runner.encryption.sealing` does it.
 """
 
 from __future__ import annotations

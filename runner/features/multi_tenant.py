@@ -1,6 +1,7 @@
 """`multi_tenant`: every row belongs to one tenant, and a run sees and writes the rows of its own alone.
 
-This is the one place that adds the scope; `runner.scoping` refuses a statement that lacks it, knowing nothing of this.
+This is the one place that adds the scope; `runner.sql.scoping` refuses a statement
+that lacks it, knowing nothing of this.
 """
 
 from __future__ import annotations

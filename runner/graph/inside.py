@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from runner.conditions import holds
+from runner.data.rows import SpooledRows, Stream
 from runner.errors import StepError
 from runner.graph.shapes import GraphStep
 from runner.nodes.base import Checked
 from runner.ports import Link
 from runner.reach import reach
-from runner.rows import SpooledRows, Stream
 from schemas.types import Connection, Delivered, ValueType
 
 Act = Callable[[GraphStep, Checked], Awaitable[object]]

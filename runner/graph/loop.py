@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from runner.data.rows import Batch, ListRows, Rows, SpooledRows
 from runner.errors import Problem, StepError
 from runner.graph.inside import Inside, arrived_in
 from runner.graph.shapes import GraphStep
 from runner.nodes.base import Checked, Context, Subject
 from runner.ports import Link
-from runner.rows import Batch, ListRows, Rows, SpooledRows
 from schemas.nodes import Port
 from schemas.pipeline import ForEach
 from schemas.types import ValueProblem, ValueType

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner.nodes.base import Checked, Context, Kind, Subject
-from runner.recorded import KEPT
+from runner.run.recorded import KEPT
 from schemas.nodes import Port
 from schemas.types import ValueType
 
@@ -32,7 +32,7 @@ class Undoable:
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object] | None:
         """The kind's own work, every write of it kept."""
-        from runner.recording import Recorder, packed
+        from runner.run.recording import Recorder, packed
 
         recorder = Recorder.over(context.access)
         value = await self._kind.run(parsed, _Within(context, recorder))
@@ -72,7 +72,7 @@ class TakeBack:
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
         """The inverse of each effect, the last one first."""
-        from runner.recording import take_back, unpacked
+        from runner.run.recording import take_back, unpacked
 
         assert isinstance(parsed, tuple)
         effects, models = parsed

@@ -15,8 +15,8 @@ from decimal import Decimal
 from typing import cast
 from uuid import UUID
 
+from runner.data.rows import Batch, ListRows, Rows
 from runner.errors import Problem, StepError
-from runner.rows import Batch, ListRows, Rows
 
 LARGEST_INLINE = 1024 * 1024
 LARGEST_OUTPUT = 100 * 1024 * 1024

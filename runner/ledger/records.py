@@ -14,16 +14,16 @@ from typing import Literal, cast
 
 import sqlalchemy as sa
 
+from runner.data.fingerprint import Fingerprint
+from runner.data.rows import Rows
 from runner.dialects.bound import Bound, Value
 from runner.dialects.session import CoreSession
 from runner.dialects.store import Store
 from runner.errors import Problem, StepError
-from runner.filters import Database
-from runner.fingerprint import Fingerprint
 from runner.ledger.outputs import WriteChunk, decode, encode, pack, read_chunk_data, unpack
 from runner.ledger.seals import Seals
 from runner.ledger.tables import ledger_tables, name, now
-from runner.rows import Rows
+from runner.sql.filters import Database
 
 Status = Literal["open", "done", "source", "started"]
 """`open`: inside the step's transaction, seen by nobody else. `source`: a stream was opened, `output` says on what.

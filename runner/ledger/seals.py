@@ -7,8 +7,8 @@ from __future__ import annotations
 import base64
 import hashlib
 
+from runner.encryption.vault import Vault
 from runner.errors import Problem, StepError
-from runner.vault import Vault
 
 _PREFIX = "sealed:"
 

@@ -13,7 +13,7 @@ from runner.dialects.session import CoreSession
 from runner.dialects.store import Store
 from runner.dialects.types import column_type
 from runner.errors import Problem, TablesError
-from runner.filters import Database
+from runner.sql.filters import Database
 from schemas.types import ValueType
 
 VERSION = 1

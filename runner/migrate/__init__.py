@@ -2,5 +2,5 @@
 
 `snapshot` is what both sides are read into, `difference` compares two of them, `recipes` and `planner` turn changes
 into steps, `apply` runs them under a lock and writes `history`. Nothing here decides what a model means: the wanted
-side is whatever `runner.tables` builds.
+side is whatever `runner.sql.tables` builds.
 """

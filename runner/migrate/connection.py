@@ -10,8 +10,8 @@ from sqlalchemy.engine import Result
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.base import Executable
 
-from runner.filters import Database
 from runner.migrate.conversions import register_conversions
+from runner.sql.filters import Database
 
 
 class Live:

@@ -18,11 +18,11 @@ import sqlalchemy as sa
 from sqlalchemy.schema import CreateTable
 
 from runner import __version__
-from runner.filters import Database
 from runner.migrate.connection import Live
 from runner.migrate.snapshot import Snapshot, canonical
 from runner.migrate.step import Backup
 from runner.migrate.wanted import dialect_of
+from runner.sql.filters import Database
 
 DONE = ("applied", "baseline")
 UNFINISHED = ("applying", "partial")

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.errors import DefinitionError, Problem
-from runner.filters import Database
 from runner.migrate.risks import Level
 from runner.migrate.snapshot import Snapshot, canonical
 from runner.migrate.step import Probe, Step, risk_of, step_from
 from runner.source import Document
+from runner.sql.filters import Database
 from schemas.base import Scalar
 
 

@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from runner.filters import Database
 from runner.migrate.difference import Change
 from runner.migrate.risks import Risk, catalogue
 from runner.migrate.snapshot import OWN, Snapshot
 from runner.migrate.sqlite import Attached
 from runner.migrate.step import Backup, Mode, Part, Phase, Probe, Step
+from runner.sql.filters import Database
 
 
 @dataclass(frozen=True, slots=True)

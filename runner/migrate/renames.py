@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runner.errors import Problem
-from runner.filters import Database
 from runner.migrate import postgresql, sqltext
 from runner.migrate.difference import Change
 from runner.migrate.recipes import Names
 from runner.migrate.snapshot import OWN, Snapshot, canonical
 from runner.migrate.step import Backup
 from runner.migrate.wanted import Hint
+from runner.sql.filters import Database
 
 
 @dataclass(frozen=True, slots=True)

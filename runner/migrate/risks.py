@@ -8,8 +8,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, cast
 
-from runner.filters import Database
 from runner.source import parse_document
+from runner.sql.filters import Database
 
 Level = Literal["LOW", "MEDIUM", "HIGH"]
 LEVELS: tuple[Level, ...] = ("LOW", "MEDIUM", "HIGH")

@@ -11,8 +11,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable
 
-from runner.filters import Database
-from runner.tables import build_tables
+from runner.sql.filters import Database
+from runner.sql.tables import build_tables
 from schemas.shapes import ModelShape
 
 _NOW = {"postgresql": "CURRENT_TIMESTAMP", "sqlite": "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"}

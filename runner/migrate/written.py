@@ -12,13 +12,13 @@ from sqlalchemy.schema import CreateColumn
 
 from runner.catalog import table_name
 from runner.dialects.types import column_type
-from runner.filters import Database
 from runner.migrate import postgresql, sqltext
 from runner.migrate.difference import Change
 from runner.migrate.recipes import Situation
 from runner.migrate.rules_postgresql import key_of
 from runner.migrate.step import Backup, Batch, Mode, Probe, Step
 from runner.migrate.wanted import dialect_of
+from runner.sql.filters import Database
 from schemas.migrations import AddColumn, Backfill, SqlByDatabase, WrittenMigration, WrittenStep
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from runner.data.rows import Batch, SpooledRows
 from runner.nodes.arguments import (
     FILTER,
     deleted_ports,
@@ -16,7 +17,6 @@ from runner.nodes.arguments import (
 )
 from runner.nodes.base import Checked, Context, Subject
 from runner.query import Summary
-from runner.rows import Batch, SpooledRows
 from schemas.aggregates import parse_aggregate, parse_group_by
 from schemas.filters import Order, parse_filter, parse_order_by
 from schemas.nodes import Port

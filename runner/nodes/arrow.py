@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from runner.cells import json_value
+from runner.data.cells import json_value
 from schemas.types import ValueProblem, ValueType
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from runner.rows import Stream
+from runner.data.rows import Stream
 from schemas.nodes import Port
 from schemas.shapes import ModelShape
 from schemas.types import ValueType

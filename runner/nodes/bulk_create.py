@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from runner.intake import check_columns
+from runner.data.intake import check_columns
+from runner.data.rows import ROWS_PER_BATCH, Rows, rows_of_mappings
+from runner.data.writing import Writing, rows_of
 from runner.nodes.arguments import model_of
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.upsert import KEY, read_key
-from runner.rows import ROWS_PER_BATCH, Rows, rows_of_mappings
-from runner.writing import Writing, rows_of
 from schemas.nodes import Port
 from schemas.shapes import ModelShape
 from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value
@@ -207,7 +207,7 @@ class BulkCreate:
         return Checked(ValueType("record", fields=fields), parsed)
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
-        from runner.bulk import create_many
+        from runner.data.bulk import create_many
 
         assert isinstance(parsed, Writing)
         return await create_many(parsed, context.access, context.progress)

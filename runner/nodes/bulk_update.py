@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from runner.data.writing import Writing
 from runner.nodes.aggregate import LIMIT
 from runner.nodes.arguments import FILTER, model_of, read_switch, read_under, refuse_sealed_update, restore_ports
 from runner.nodes.base import Checked, Context, Subject
@@ -13,7 +14,6 @@ from runner.nodes.bulk_delete import ALL_ROWS, ManyRows, read_many
 from runner.nodes.update import read_update
 from runner.nodes.upsert import KEY
 from runner.query import Deleted, Update
-from runner.writing import Writing
 from schemas.nodes import Port
 from schemas.shapes import ModelShape
 from schemas.types import ValueProblem, ValueType, widens
@@ -100,7 +100,7 @@ class BulkUpdate:
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
         if isinstance(parsed, DataUpdate):
-            from runner.bulk import update_many
+            from runner.data.bulk import update_many
 
             assert parsed.assigns is not None, "the columns of data are known while it runs"
             return await update_many(parsed.writing, parsed.assigns, context.access, context.progress)

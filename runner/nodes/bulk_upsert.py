@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from runner.intake import check_columns
+from runner.data.intake import check_columns
+from runner.data.writing import Writing
 from runner.nodes.arguments import model_of, read_under
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.bulk_create import BATCH_SIZE, DATA, FIELDS, field_ports, read_writing, under_data
 from runner.nodes.upsert import KEY, read_key
-from runner.writing import Writing
 from schemas.nodes import Port
 from schemas.shapes import ModelShape
 from schemas.types import ValueProblem, ValueType
@@ -67,7 +67,7 @@ class BulkUpsert:
         return Checked(ValueType("record", fields=members), parsed)
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
-        from runner.bulk import create_many
+        from runner.data.bulk import create_many
 
         assert isinstance(parsed, Writing)
         output = await create_many(parsed, context.access, context.progress)

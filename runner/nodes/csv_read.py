@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.cells import Reader, cell_reader
+from runner.data.cells import Reader, cell_reader
+from runner.data.rows import Stream
 from runner.errors import Problem, StepError, did_you_mean
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.filerows import FileRows, Tally, output_type
@@ -35,7 +36,6 @@ from runner.nodes.textfile import (
     shown,
     undecodable,
 )  # fmt: skip
-from runner.rows import Stream
 from schemas.nodes import Port
 from schemas.types import ValueProblem, ValueType
 

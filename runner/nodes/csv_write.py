@@ -8,13 +8,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from runner.cells import cell_text
+from runner.data.cells import cell_text
+from runner.data.rows import Rows
+from runner.data.writing import rows_of
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.csv_read import DECIMAL, DELIMITER
 from runner.nodes.places import AT, FOLDER, PATTERN, FilePlace, read_place
 from runner.nodes.textfile import TO_PATH, read_character, read_encoding, read_switch, read_word, whole_file
-from runner.rows import Rows
-from runner.writing import rows_of
 from schemas.nodes import Port
 from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value
 

@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runner.data.rows import ROWS_PER_BATCH, Batch, SpooledRows
 from runner.errors import Problem, StepError
 from runner.nodes.textfile import shown
-from runner.rows import ROWS_PER_BATCH, Batch, SpooledRows
 from schemas.types import ValueType
 
 REJECT_TYPE = ValueType(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.cells import cell_text, json_value
+from runner.data.cells import cell_text, json_value
 from runner.errors import Problem, StepError
 from runner.nodes.arguments import read_deleted, read_under
 from runner.nodes.base import Checked, Context

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
+from runner.data.rows import Stream
 from runner.errors import StepError
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.filerows import FileRows, Tally, output_type
@@ -28,7 +29,6 @@ from runner.nodes.textfile import (
     read_word,
     undecodable,
 )  # fmt: skip
-from runner.rows import Stream
 from schemas.nodes import Port
 from schemas.types import ValueProblem, deliver
 

@@ -8,12 +8,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO
 
-from runner.cells import json_value
+from runner.data.cells import json_value
+from runner.data.rows import Batch, Rows
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.csv_write import ROWS, read_rows
 from runner.nodes.places import AT, FOLDER, PATTERN, FilePlace, read_place
 from runner.nodes.textfile import TO_PATH, whole_file
-from runner.rows import Batch, Rows
 from schemas.nodes import Port
 from schemas.types import ValueType
 

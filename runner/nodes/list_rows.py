@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from runner.data.rows import Batch, SpooledRows
 from runner.evaluate import value_at
 from runner.nodes.arguments import (
     FILTER,
@@ -19,7 +20,6 @@ from runner.nodes.arguments import (
 )
 from runner.nodes.base import Checked, Context, Subject
 from runner.query import Deleted, Read
-from runner.rows import Batch, SpooledRows
 from schemas.cursors import END, cursor_type, parse_after
 from schemas.filters import Filter, Order, parse_order_by
 from schemas.nodes import Port

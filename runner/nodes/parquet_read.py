@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.cells import json_value
+from runner.data.cells import json_value
+from runner.data.rows import ROWS_PER_BATCH, Stream
 from runner.errors import Problem, StepError
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.extras import wants
@@ -28,7 +29,6 @@ from runner.nodes.textfile import (
     read_word,
     shown,
 )  # fmt: skip
-from runner.rows import ROWS_PER_BATCH, Stream
 from schemas.nodes import Port
 from schemas.types import ValueProblem, ValueType, deliver
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from runner.data.rows import Rows
 from runner.nodes.arrow import arrow_table, known_columns
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.csv_write import ROWS, read_rows
 from runner.nodes.extras import wants
 from runner.nodes.places import AT, FOLDER, PATTERN, FilePlace, read_place
 from runner.nodes.textfile import TO_PATH, read_word, whole_file
-from runner.rows import Rows
 from schemas.nodes import Port
 from schemas.types import Connection, Delivered, ValueType
 

@@ -10,9 +10,9 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+from runner.data.rows import Stream
 from runner.errors import Problem, StepError
 from runner.nodes.base import Checked, Context, Kind, Subject
-from runner.rows import Stream
 from schemas.nodes import Port
 from schemas.types import ValueProblem
 

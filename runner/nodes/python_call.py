@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from runner.data.rows import Rows, rows_of_mappings
 from runner.errors import Problem, StepError, UndecidedError
 from runner.nodes.arguments import read_ports
 from runner.nodes.base import Checked, Context, External, Subject
 from runner.nodes.textfile import read_switch
-from runner.rows import Rows, rows_of_mappings
 from schemas.nodes import NOTHING, Port
 from schemas.types import ValueProblem, ValueType, deliver
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from runner.data.rows import Batch, SpooledRows
 from runner.errors import Problem, StepError
 from runner.nodes.arguments import read_under
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.textfile import declared_types, read_switch
-from runner.rows import Batch, SpooledRows
 from schemas.nodes import Port
 from schemas.sqltext import SqlText, read_sql, writes
 from schemas.types import Connection, Delivered, ValueProblem, ValueType, deliver, parse_value

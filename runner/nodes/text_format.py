@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from runner.cells import json_value
+from runner.data.cells import json_value
 from runner.nodes.arguments import read_ports
 from runner.nodes.base import Checked, Context, Subject
 from schemas.nodes import Port

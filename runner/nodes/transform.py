@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.data.rows import ROWS_PER_BATCH, Batch, Rows, SpooledRows
+from runner.data.writing import rows_of
 from runner.errors import Problem, StepError, listed
 from runner.nodes.arguments import read_under
 from runner.nodes.arrow import arrow_table, rows_of_table
@@ -17,8 +19,6 @@ from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.extras import is_missing, wants
 from runner.nodes.parquet_write import column_types
 from runner.nodes.textfile import read_switch
-from runner.rows import ROWS_PER_BATCH, Batch, Rows, SpooledRows
-from runner.writing import rows_of
 from schemas.nodes import Port
 from schemas.sqltext import read_sql
 from schemas.types import Connection, Delivered, ValueProblem, ValueType, deliver

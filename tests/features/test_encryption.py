@@ -14,11 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.dialects.errors import step_error
 from runner.dialects.store import Store
+from runner.encryption.keys import Use, check_keys, reencrypt, uses
+from runner.encryption.vault import Vault, open_vault
 from runner.errors import StepError, UnreachableError
-from runner.keys import Use, check_keys, reencrypt, uses
 from runner.nodes import resolve_node
 from runner.nodes.base import Subject
-from runner.vault import Vault, open_vault
 from schemas.settings import EncryptionKeys, Key
 from schemas.types import Delivered, ValueProblem
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from runner.dialects.errors import is_database_error, step_error
 from runner.errors import StepError
 from runner.nodes import MODEL_KINDS
-from runner.scoping import UnscopedError, refuse_unscoped
+from runner.sql.scoping import UnscopedError, refuse_unscoped
 from schemas.types import Delivered, ValueProblem
 
 DATA = Delivered([{"sku": sku, "price": price} for sku, price in [("a", 1), ("b", 2)]])

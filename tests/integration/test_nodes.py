@@ -13,17 +13,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.access import Access
 from runner.catalog import build_catalog
+from runner.data.rows import SpooledRows
 from runner.declarations import load_models
 from runner.dialects.errors import step_error
 from runner.dialects.store import open_session
 from runner.errors import StepError
 from runner.features.base import Scope
-from runner.filters import Database
 from runner.nodes import resolve_node
 from runner.nodes.base import Context, Subject
-from runner.rows import SpooledRows
 from runner.source import parse_document
-from runner.tables import build_tables
+from runner.sql.filters import Database
+from runner.sql.tables import build_tables
 from schemas.types import Delivered, ValueProblem, ValueType
 
 MODELS = """\

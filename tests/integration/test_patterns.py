@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from runner.patterns import matches_pattern
+from runner.sql.patterns import matches_pattern
 from schemas.patterns import parse_pattern
 
 ATOMS = st.sampled_from(

@@ -11,13 +11,13 @@ import pytest
 import sqlalchemy as sa
 from shops import PROJECT, Shop, shop  # noqa: F401
 
-from runner.choices import RunOptions
 from runner.examples import example
-from runner.launch import start
 from runner.loading import load
 from runner.nodes import MODEL_KINDS
 from runner.rehearsal import rehearse
-from runner.tables import build_tables
+from runner.run.choices import RunOptions
+from runner.run.launch import start
+from runner.sql.tables import build_tables
 
 ORDER = """
 c:

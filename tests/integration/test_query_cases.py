@@ -18,11 +18,11 @@ from runner.catalog import build_catalog
 from runner.declarations import load_models
 from runner.dialects.store import open_session
 from runner.features.base import Scope
-from runner.filters import Database, condition
 from runner.nodes import resolve_node
 from runner.nodes.base import Subject
-from runner.orders import order
 from runner.source import parse_document
+from runner.sql.filters import Database, condition
+from runner.sql.orders import order
 from schemas.filters import parse_filter, parse_order_by
 from schemas.types import Delivered, ValueProblem
 

@@ -18,9 +18,9 @@ from runner.dialects.store import Store
 from runner.errors import StepError
 from runner.features.base import Scope
 from runner.query import EVERY_ROW, Delete, Insert, Load, Read, Update, Upsert
-from runner.recording import Recorder, packed, take_back, unpacked
+from runner.run.recording import Recorder, packed, take_back, unpacked
 from runner.source import parse_document
-from runner.tables import build_tables
+from runner.sql.tables import build_tables
 from schemas.filters import Compare
 from schemas.shapes import ModelShape
 from schemas.updates import Assign, FieldOf

@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.catalog import build_catalog
 from runner.declarations import load_models
-from runner.filters import Database, condition
-from runner.orders import order
 from runner.source import parse_document
-from runner.tables import build_tables
+from runner.sql.filters import Database, condition
+from runner.sql.orders import order
+from runner.sql.tables import build_tables
 from schemas.filters import parse_filter, parse_order_by
 
 MODELS = """\

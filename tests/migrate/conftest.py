@@ -12,13 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.catalog import build_catalog
 from runner.declarations import load_models
-from runner.filters import Database
 from runner.migrate.connection import Live, connect
 from runner.migrate.gate import Gate
 from runner.migrate.migrator import Migrator, Outcome
 from runner.migrate.plan import MigrationPlan
 from runner.migrate.wanted import wanted_of
 from runner.source import parse_document
+from runner.sql.filters import Database
 from schemas.shapes import ModelShape
 
 T = TypeVar("T")

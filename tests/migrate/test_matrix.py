@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from runner.migrate.gate import Gate
-from runner.tables import build_tables
+from runner.sql.tables import build_tables
 from tests.migrate.conftest import Shop, shapes
 
 TYPES = {

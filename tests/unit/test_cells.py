@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.cells import cell_reader, cell_text
+from runner.data.cells import cell_reader, cell_text
 from schemas.types import ValueProblem, ValueType
 
 MONEY = ValueType("decimal", precision=6, scale=2)

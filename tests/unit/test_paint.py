@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from runner.paint import painted
+from runner.cli.paint import painted
 
 PROBLEM = """\
 pipelines/orders.yaml:15:27: DF302 'customer.email' is string, port 'customer_id' of Order.create wants integer
@@ -43,8 +43,8 @@ def test_colours_change_no_word(text: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_table_of_steps_shows_counts_and_rates() -> None:
     from rich.console import Console
 
+    from runner.cli.progress import LiveTable, harmless
     from runner.events import StepFinished, StepProgress, StepStarted
-    from runner.progress import LiveTable, harmless
 
     table = LiveTable()
     table.take(StepStarted("items", 1))

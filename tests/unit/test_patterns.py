@@ -2,7 +2,7 @@
 
 import pytest
 
-from runner.patterns import matches_pattern
+from runner.sql.patterns import matches_pattern
 from schemas.patterns import parse_like, parse_pattern
 from schemas.types import ValueProblem
 

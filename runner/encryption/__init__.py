@@ -1,0 +1,1 @@
+"""Encrypted fields: keys, sealed values, and the way to tables that hold them."""

@@ -1,0 +1,95 @@
+"""Steps that the executor does not schedule by themselves: those of the items of a loop, and undos. Each is tried,
+recorded and tried again like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import cast
+
+from runner.data.rows import Stream
+from runner.errors import StepError
+from runner.events import StepRetrying
+from runner.graph import GraphStep
+from runner.graph.loop import Items, Loop, go_over
+from runner.ledger.records import AttemptNote, Ledger, StepKey, TakenOverError
+from runner.nodes.base import Checked
+from runner.run.context import Emit, StepContext
+from runner.run.effects import Effects
+from runner.run.failures import DEFAULT_RETRY, delay_seconds, step_failure
+from schemas.pipeline import Retry
+
+Value = Mapping[str, object] | None
+
+
+class StoppedError(Exception):
+    """The run is to begin nothing more."""
+
+
+@dataclass(slots=True)
+class Attempts:
+    """What every attempt of a run shares. is_stopped: whether the run is to begin nothing more."""
+
+    effects: Effects
+    ledger: Ledger | None
+    run_id: str
+    now: datetime
+    emit: Emit
+    is_stopped: Callable[[], bool]
+
+    async def carry_out(
+        self, step: GraphStep, checked: Checked, key: StepKey, retry: Retry | None = None
+    ) -> Value | Stream:
+        """What the step gives, its effect committed and recorded under `key`.
+
+        Raises the `StepError` of the last attempt, `TakenOverError`, `StoppedError`.
+        """
+        attempt = 0
+        while True:
+            if self.is_stopped():
+                raise StoppedError
+            attempt += 1
+            context = StepContext(step.subject.project, self.run_id, step.id, self.now, self.emit)
+            try:
+                return await self.effects.carry_out(step, checked, context, key, None)
+            except TakenOverError:
+                raise
+            except Exception as error:
+                told = step_failure(step, error)
+                wait = delay_seconds(step, retry or step.retry or DEFAULT_RETRY, attempt, told)
+                await self._note(key, attempt, told, wait)
+                if wait is None:
+                    raise told from error
+                self.emit(StepRetrying(step.id, attempt + 1, wait, told.problem))
+                await asyncio.sleep(wait)
+
+    async def loop(self, step: GraphStep, checked: Checked, context: StepContext, part: str = "") -> Value:
+        """Every item of a loop: each step of each is recorded with the item's number, so that a resumed run goes on
+        inside the loop."""
+        loop, items = cast(Loop, step.kind), checked.parsed
+        assert isinstance(items, Items)
+
+        async def work(number: int, item: object) -> Mapping[str, object]:
+            here = f"{part}{number}"
+
+            async def act(inner: GraphStep, judged: Checked) -> object:
+                if isinstance(inner.kind, Loop):
+                    within = StepContext(inner.subject.project, self.run_id, inner.id, self.now, self.emit)
+                    return await self.loop(inner, judged, within, f"{here}.")
+                return await self.carry_out(inner, judged, StepKey(inner.id, part=here))
+
+            value = await loop.inside.walk(items.arrived, act, item)
+            if not part:
+                context.progress(1)
+            return value
+
+        return await go_over(loop, items, work, loop.how.max_parallel)
+
+    async def _note(self, key: StepKey, attempt: int, error: StepError, wait: float | None) -> None:
+        if self.ledger is not None:
+            problem, waited = error.problem, round((wait or 0) * 1000)
+            note = AttemptNote(key, attempt, problem.code, error.error_class, error.sqlstate, problem.what, waited)
+            await self.ledger.note(note)

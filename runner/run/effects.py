@@ -1,0 +1,198 @@
+"""How the effect of a step is committed, one way for each kind of effect. Here and nowhere else.
+
+A step of the database: record, effect, output and COMMIT are one transaction. A step that reads a file as a stream:
+what the file was is recorded before anyone reads it. Any other step is recorded when it is done; one that cannot be
+done twice says before that it begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, cast
+
+from runner.data.fingerprint import check_unchanged, fingerprint
+from runner.data.rows import Stream
+from runner.errors import Problem, StepError, UndecidedError
+from runner.graph import GraphStep
+from runner.ledger.records import Ledger, Record, StepKey
+from runner.nodes.base import Checked
+from runner.run.context import StepContext
+
+if TYPE_CHECKING:
+    from runner.dialects.store import Store
+    from runner.encryption.vault import Vault
+    from schemas.pipeline import Isolation
+
+CLIENT_GRACE_SECONDS = 2.0
+"""The server's own time limit comes first; the client steps in this much later."""
+_LOOK_UP_WAITS = (0.0, 0.1, 0.3, 1.0, 2.0, 4.0, 8.0)
+Value = Mapping[str, object] | None
+
+
+class _AlreadyRecordedError(Exception):
+    """The step was recorded by someone else; our transaction is left without an effect."""
+
+
+class Effects:
+    """Carries out attempts on one database, recorded in one ledger; either may be missing."""
+
+    def __init__(
+        self, store: Store | None, ledger: Ledger | None, tenant: str | None = None, actor: str = "",
+        vault: Vault | None = None,
+    ) -> None:  # fmt: skip
+        self.store = store
+        self.ledger = ledger
+        self.tenant = tenant
+        self.actor = actor
+        self.vault = vault
+
+    async def carry_out(
+        self, step: GraphStep, checked: Checked, context: StepContext, key: StepKey, wanted: frozenset[str] | None
+    ) -> Value | Stream:
+        """One attempt: what the step gives, with its effect committed and recorded.
+
+        wanted: the members of the output that others read.
+        Raises whatever the step raises, and `TakenOverError`.
+        """
+        limit = step.timeout_seconds
+        async with AsyncExitStack() as stack:
+            if limit is not None:
+                in_server = step.kind.uses_database and self.store is not None and self.store.database == "postgresql"
+                await stack.enter_async_context(asyncio.timeout(limit + (CLIENT_GRACE_SECONDS if in_server else 0)))
+            if step.kind.uses_database:
+                return await self._in_transaction(step, checked, context, key, wanted)
+            if checked.external is not None:
+                return await self._outside(step, checked, context, key, wanted)
+            value = await step.kind.run(checked.parsed, context)
+            if self.ledger is None:
+                return value
+            if isinstance(value, Stream):
+                await self._opened(value, key)
+                return value
+            if step.kind.is_repeatable:
+                self.ledger.record_later(key, value, context.rows)
+                return value
+            return await self._recorded(value, context, key, wanted)
+
+    async def _in_transaction(
+        self, step: GraphStep, checked: Checked, context: StepContext, key: StepKey, wanted: frozenset[str] | None
+    ) -> Value | Stream:
+        from runner.dialects.store import CommitLost
+        from runner.encryption.sealing import open_access
+        from runner.features.base import Scope
+
+        assert self.store is not None, "a plan with database steps is run with a database"
+        ledger = self.ledger
+        opening = [ledger.entering(key)] if ledger else []
+        label = ledger.label(key) if ledger else ""
+        writes = step.kind.writes or ledger is not None
+        isolation: Isolation = getattr(step.kind, "isolation", "read_committed")
+        try:
+            async with self.store.session(
+                writes=writes, timeout_seconds=step.timeout_seconds, isolation=isolation, opening=opening, label=label
+            ) as session:
+                if ledger is not None and not session.entered:
+                    raise _AlreadyRecordedError
+                scope = Scope(context.now, self.tenant, context.run_id, step.id, self.actor, self.vault)
+                context.enter(open_access(session, scope, step.subject.models))
+                value = await step.kind.run(checked.parsed, context)
+                context.audit_head = await context.access.finish()
+                if ledger is not None:
+                    await ledger.leaving(session, key, value, wanted, context.rows)
+        except _AlreadyRecordedError:
+            assert ledger is not None
+            return await self._restored(await ledger.found(key), context)
+        except CommitLost as lost:
+            if ledger is None:
+                what = "the connection broke during COMMIT"
+                why = "without a ledger nobody can say whether it landed"
+                raise StepError(Problem("DF552", what, None, why, "look into the database"), "error") from lost
+            record = await self._look_up(key)
+            if record is None:
+                # absent, or still on its way: the next attempt waits for it under the key that both write first
+                raise cast(Exception, lost.__cause__) from None
+            return await self._restored(record, context)
+        if ledger is not None:
+            ledger.committed(session)
+        return value
+
+    async def recorded(
+        self, value: Value, context: StepContext, key: StepKey, wanted: frozenset[str] | None
+    ) -> Value | Stream:
+        """The value of a step whose parts are recorded already, put on record as a whole."""
+        return value if self.ledger is None else await self._recorded(value, context, key, wanted)
+
+    async def _recorded(
+        self, value: Value, context: StepContext, key: StepKey, wanted: frozenset[str] | None
+    ) -> Value | Stream:
+        from runner.dialects.store import CommitLost
+
+        assert self.ledger is not None
+        try:
+            there = await self.ledger.record(key, value, wanted, context.rows)
+        except CommitLost:
+            there = await self._look_up(key) or await self.ledger.record(key, value, wanted, context.rows)
+        return value if there is None else await self._restored(there, context)
+
+    async def _opened(self, stream: Stream, key: StepKey) -> None:
+        """Record what the file of a stream is, or see that it still is what was recorded."""
+        assert self.ledger is not None
+        if stream.file is None:
+            return
+        now = await asyncio.to_thread(fingerprint, stream.file)
+        check_unchanged(stream.file, await self.ledger.source_opened(key, now), now)
+
+    async def _outside(
+        self, step: GraphStep, checked: Checked, context: StepContext, key: StepKey, wanted: frozenset[str] | None
+    ) -> Value | Stream:
+        """An act that no transaction can take back: say so, act, record what came of it."""
+        assert checked.external is not None
+        context.external_key = ":".join((context.run_id, key.step, *([key.part] if key.part else [])))
+        if self.ledger is None:
+            return await step.kind.run(checked.parsed, context)
+        there = await self.ledger.intend(key, "started", None, context.external_key)
+        if there is not None:
+            if there.status != "started":
+                return await self._restored(there, context)
+            if not checked.external.is_idempotent:
+                raise undecided(step.id, context.run_id)
+        try:
+            value = await step.kind.run(checked.parsed, context)
+        except UndecidedError as error:
+            if checked.external.is_idempotent:
+                raise StepError(error.problem, "transient") from error  # the same key makes another try harmless
+            raise undecided(step.id, context.run_id) from error
+        except StepError:
+            await self.ledger.forget(key)  # it has an answer: it did not work
+            raise
+        assert not isinstance(value, Stream)
+        await self.ledger.settle(key, value, wanted, context.rows)
+        return value
+
+    async def _restored(self, record: Record, context: StepContext) -> Value:
+        assert self.ledger is not None
+        context.rows = record.rows
+        return cast(Value, await self.ledger.value(record))
+
+    async def _look_up(self, key: StepKey) -> Record | None:
+        """What became of a COMMIT whose connection broke. Raises `StepError` DF552 when nobody answers."""
+        assert self.ledger is not None
+        for wait in _LOOK_UP_WAITS:
+            await asyncio.sleep(wait)
+            try:
+                return await self.ledger.look_up(key)
+            except Exception:
+                continue
+        what = "the connection broke during COMMIT, and the database does not answer since"
+        fix = f"dfrun resume {self.ledger.run_id} looks up whether it landed"
+        raise StepError(Problem("DF552", what, None, "", fix), "transient")
+
+
+def undecided(step: str, run_id: str) -> UndecidedError:
+    """The problem of an external step of which nobody knows whether it was done."""
+    what = "nobody knows whether this was done: it was begun, and no answer is recorded"
+    why = "doing it again could do it twice; a step that may be done again says `idempotent: true`"
+    fix = f"done: dfrun resume {run_id} --mark-done {step}; not done: dfrun resume {run_id} --redo {step}"
+    return UndecidedError(Problem("DF554", what, None, why, fix))

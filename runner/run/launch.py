@@ -1,0 +1,456 @@
+"""A checked pipeline becomes a run, or goes on with one: parameters, database, ledger, lease, executor, and the end of
+it on record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from runner.database import Target, choose_database, open_store
+from runner.errors import DefinitionError, GateError, Place, Problem, StepError, UnreachableError
+from runner.events import RunNoted, RunState, StepState
+from runner.ledger.lease import Lease, this_process
+from runner.ledger.outputs import LARGEST_INLINE, decode, encode
+from runner.ledger.records import Ledger, Record, StepKey, load_records
+from runner.ledger.runs import (
+    NewRun,
+    RunRow,
+    RunStatus,
+    begin_run,
+    check_undoable,
+    check_unfinished,
+    end_run,
+    error_text,
+    find_run,
+    retry_end,
+    take_over,
+)  # fmt: skip
+from runner.ledger.seals import Seals
+from runner.ledger.tables import prepare_ledger
+from runner.loading import (
+    Loaded,
+    changed_steps,
+    definition_of,
+    load,
+    load_recorded,
+    read,
+    settings_of,
+    shown,
+    sources_of,
+    written_files,
+)
+from runner.parameters import read_parameters, read_secrets, recorded_parameters
+from runner.plan import Plan, build_plan
+from runner.run.choices import Decisions, RunOptions
+from runner.run.executor import Executor
+from runner.run.identity import check_run_id, new_run_id
+from runner.run.results import RunResult, StepResult
+from runner.run.saga import MARK
+from runner.tenants import actor_of, choose_tenant, refuse_without
+from schemas.types import ValueProblem, ValueType, parse_value
+
+if TYPE_CHECKING:
+    from runner.dialects.store import Store
+    from runner.encryption.vault import Vault
+
+Started = Callable[[Executor], None]
+_RECORDED_AS: Mapping[RunState, RunStatus] = {
+    "succeeded": "succeeded", "failed": "failed", "interrupted": "interrupted", "timed_out": "interrupted",
+    "silent": "interrupted", "cancelled": "cancelled", "needs_decision": "needs_decision", "undone": "undone",
+    "undo_failed": "undo_failed",
+}  # fmt: skip
+
+
+async def start(loaded: Loaded, options: RunOptions, started: Started) -> RunResult:
+    """Begin a run and see it to its end. Raises `DfrunError` when nothing has run."""
+    _check_extras(loaded)
+    plan = build_plan(loaded.graph, loaded.identity, options.only)
+    file = read(options.parameters_file) if options.parameters_file else None
+    values = read_parameters(loaded.pipeline, options.parameters, file, loaded.document)
+    secrets = read_secrets(loaded.graph.secrets, loaded.project)
+    tenant = choose_tenant(loaded.pipeline, loaded.document, options.tenant, values, os.environ)
+    refuse_without(tenant, plan)
+    run_id = check_run_id(options.run_id) if options.run_id else new_run_id()
+    now = datetime.now(UTC)
+    target = choose_database(options.database, loaded.settings, options.environment, loaded.project)
+    is_recorded = loaded.pipeline.ledger == "on"
+    if not is_recorded and not plan.uses_database:
+        return await _executor(plan, None, loaded, values, secrets, run_id, tenant, now, options, started).run()
+    vault = _vault(loaded)
+    async with _store(target, loaded) as store:
+        await _check_keys(store, vault)
+        if not is_recorded:
+            return await _executor(
+                plan, store, loaded, values, secrets, run_id, tenant, now, options, started, None, vault
+            ).run()
+        await prepare_ledger(store)
+        seals = Seals(run_id, vault)
+        given = encode({"params": values, "only": list(options.only)})
+        params = seals.close_text(encode(values), "inputs") if vault else values
+        inputs = encode({"params": params, "only": list(options.only)})
+        new = NewRun(
+            run_id, plan.name, tenant or "", str(loaded.home), definition_of(loaded), loaded.identity, inputs,
+            seals.digest(given), now, options.idempotency_key,
+        )  # fmt: skip
+        ledger = await begin_run(store, new, this_process(), loaded.pipeline.overlap, _tell(options))
+        if isinstance(ledger, RunRow):
+            return await _named_before(ledger, options, started, vault)
+        ledger.seals = seals
+        executor = _executor(plan, store, loaded, values, secrets, run_id, tenant, now, options, started, ledger, vault)
+        return await _see_through(executor, ledger)
+
+
+def _store(target: Target, loaded: Loaded) -> AbstractAsyncContextManager[Store]:
+    sources, written = sources_of(loaded.catalog, loaded.project), written_files(loaded.project)
+    return open_store(target, loaded.graph.models, loaded.settings.parallel, sources, written)
+
+
+def _check_extras(loaded: Loaded) -> None:
+    """Validation passes over a node whose extra is not installed, a run does not. Raises `DefinitionError` DF424."""
+    lacking = [replace(warning, severity="error") for warning in loaded.graph.warnings if warning.code == "DF424"]
+    if lacking:
+        raise DefinitionError(lacking)
+
+
+def _vault(loaded: Loaded, was_sealed: bool = False) -> Vault | None:
+    """The keys, where a model has encrypted fields or a run was recorded with them. Raises `DefinitionError`,
+    `UnreachableError` when one is missing."""
+    if not was_sealed and not any(model.is_encrypted for model in loaded.graph.models.values()):
+        return None
+    from runner.encryption.vault import open_vault
+
+    return open_vault(loaded.settings.encryption, os.environ, loaded.project)
+
+
+def _unseal(kept: dict[str, Any], loaded: Loaded, run_id: str) -> tuple[Seals, Vault | None]:
+    """Open the recorded parameters; gives what opens the rest."""
+    was_sealed = isinstance(kept["params"], str)
+    vault = _vault(loaded, was_sealed)
+    seals = Seals(run_id, vault)
+    if was_sealed:
+        kept["params"] = decode(_opened(seals, kept["params"], "inputs"))
+    return seals, vault
+
+
+async def _check_keys(store: Store, vault: Vault | None) -> None:
+    if vault is not None:
+        from runner.encryption.keys import check_keys
+
+        async with store.session() as session:
+            await check_keys(session.connection, vault)
+
+
+def _opened(seals: Seals, kept: str, *place: str) -> str:
+    """What is recorded of a run. Raises `UnreachableError` DF543, DF544."""
+    try:
+        return seals.open_text(kept, *place)
+    except StepError as error:
+        raise UnreachableError(error.problem) from None
+
+
+def _text(seals: Seals, record: Record) -> str:
+    return _opened(seals, record.output or "", record.key.step, record.key.kind, record.key.part)
+
+
+async def _named_before(row: RunRow, options: RunOptions, started: Started, vault: Vault | None) -> RunResult:
+    """What to do with a run that is there already: give its result, or go on with it when its process ended early."""
+    if row.idempotency_key is None or row.idempotency_key != options.idempotency_key:
+        return RunResult(row.run_id, row.pipeline, "skipped", {}, {}, 0.0)  # that one holds the pipeline
+    if row.status == "running":
+        what = f"the run of this idempotency key is going on: {row.run_id}"
+        raise GateError(Problem("DF443", what, None, "a run has one process at a time", "wait for it"))
+    if row.status in ("succeeded", "cancelled"):
+        return _result(row, Seals(row.run_id, vault))
+    return await resume(row.run_id, options, Decisions(), started)
+
+
+async def resume(run_id: str, options: RunOptions, decisions: Decisions, started: Started) -> RunResult:
+    """Take an unfinished run and see it to its end. Raises `DfrunError` when nothing has run."""
+    settings, project = settings_of(Path.cwd())
+    target = choose_database(options.database, settings, options.environment, project)
+    async with open_store(target, {}, 1) as store:
+        await prepare_ledger(store)
+        row = await find_run(store, run_id)
+        check_unfinished(row)
+    folder = Path(row.folder)
+    if not folder.is_dir():  # noqa: ASYNC240, nothing else goes on yet
+        why = "the files that the pipeline names are looked for there"
+        raise DefinitionError(Problem("DF447", f"run {run_id} began in {folder}, which is not here", None, why,
+                                      "resume it on the machine where it began, or put the folder back"))  # fmt: skip
+    recorded = load_recorded(row.definition, folder)
+    loaded = _definition(recorded, row, decisions, _tell(options))
+    kept = cast("dict[str, Any]", decode(row.inputs))
+    _check_extras(loaded)
+    plan = build_plan(loaded.graph, loaded.identity, kept["only"])
+    seals, vault = _unseal(kept, loaded, run_id)
+    values = recorded_parameters(loaded.pipeline, kept["params"], loaded.document)
+    secrets = read_secrets(loaded.graph.secrets, loaded.project)
+    async with _store(target, loaded) as store:
+        await _check_keys(store, vault)
+        await _check_decisions(store, plan, row, recorded, loaded, decisions, seals)
+        overlap = loaded.pipeline.overlap
+        row, ledger = await take_over(store, run_id, this_process(), _tell(options), may_overlap=overlap == "allow")
+        ledger.seals = seals
+        await _decide(ledger, plan, loaded, decisions)
+        now, tenant = row.scheduled_at, row.tenant or None
+        executor = _executor(plan, store, loaded, values, secrets, run_id, tenant, now, options, started, ledger, vault)
+        return await _see_through(executor, ledger)
+
+
+async def undo(run_id: str, options: RunOptions, started: Started) -> RunResult:
+    """Take a run back that has ended: the undo of each of its steps that has one. Raises `DfrunError` when nothing has
+    run."""
+    settings, project = settings_of(Path.cwd())
+    target = choose_database(options.database, settings, options.environment, project)
+    async with open_store(target, {}, 1) as store:
+        await prepare_ledger(store)
+        row = await find_run(store, run_id)
+        check_undoable(row)
+    loaded = load_recorded(row.definition, Path(row.folder))
+    kept = cast("dict[str, Any]", decode(row.inputs))
+    plan = build_plan(loaded.graph, loaded.identity, kept["only"])
+    plan = replace(plan, undoes=tuple(n for n, planned in plan.steps.items() if planned.step.undo is not None))
+    if not plan.undoes:
+        what = f"no step of {row.pipeline} has an undo"
+        raise DefinitionError(Problem("DF450", what, None, "there is nothing to take back", "undo: auto at the steps"))
+    seals, vault = _unseal(kept, loaded, run_id)
+    values = recorded_parameters(loaded.pipeline, kept["params"], loaded.document)
+    secrets = read_secrets(loaded.graph.secrets, loaded.project)
+    async with open_store(target, loaded.graph.models, loaded.settings.parallel) as store:
+        await _check_keys(store, vault)
+        row, ledger = await take_over(store, run_id, this_process(), _tell(options), may_be_done=True)
+        ledger.seals = seals
+        if MARK not in ledger.records:
+            await ledger.record(MARK, {"what": "", "code": ""}, None, None)
+            ledger.records.update(await load_records(store, run_id))
+        now, tenant = row.scheduled_at, row.tenant or None
+        executor = _executor(plan, store, loaded, values, secrets, run_id, tenant, now, options, started, ledger, vault)
+        executor.is_asked_to_undo = True
+        return await _see_through(executor, ledger)
+
+
+def _executor(
+    plan: Plan, store: Store | None, loaded: Loaded, values: Mapping[str, object], secrets: Mapping[str, str],
+    run_id: str, tenant: str | None, now: datetime, options: RunOptions, started: Started,
+    ledger: Ledger | None = None, vault: Vault | None = None,
+) -> Executor:  # fmt: skip
+    run = {"id": run_id, "pipeline": plan.name, "scheduled_at": now, "scheduled_date": now.date(), "tenant": tenant}
+    roots = {"params": values, "secrets": secrets, "run": run}
+    executor = Executor(
+        plan,
+        store,
+        roots,
+        run_id,
+        now,
+        loaded.home,
+        options.emit,
+        loaded.settings.parallel,
+        ledger=ledger,
+        tenant=tenant,
+        actor=actor_of(os.environ),
+        vault=vault,
+    )
+    started(executor)
+    return executor
+
+
+async def _see_through(executor: Executor, ledger: Ledger) -> RunResult:
+    """Run to the end under a lease, and record how it ended."""
+    loop = asyncio.get_running_loop()
+
+    def heard(lease: Lease) -> None:
+        loop.call_soon_threadsafe(executor.hear, lease)
+
+    with Lease(ledger.store.engine.url, ledger.run_id, ledger.epoch, heard) as lease:
+        executor.lease = lease
+        result = await executor.run()
+        if result.state == "taken_over":
+            return result
+        problem = result.problems[0] if result.problems else None
+        outputs = _kept(result.outputs, ledger.seals)
+
+        async def end() -> bool:
+            return await end_run(ledger, _RECORDED_AS[result.state], error_text(problem), outputs, _summary(result))
+
+        if not await retry_end(end):
+            what = "how the run ended could not be recorded; it will be shown as interrupted"
+            executor.emit(RunNoted(f"{what}: dfrun resume {ledger.run_id}"))
+    return result
+
+
+# --- what a user decides ------------------------------------------------------------------------------------------
+
+
+def _definition(recorded: Loaded, row: RunRow, decisions: Decisions, tell: Callable[[str], None]) -> Loaded:
+    """The definition to go on with: the run's own, or the file as it is now when that is asked for."""
+    if not recorded.path.is_file():
+        if decisions.use_current:
+            raise DefinitionError(Problem("DF101", f"there is no file {shown(recorded.path)!r}"))
+        return recorded
+    if decisions.use_current:
+        return load(recorded.path)
+    try:
+        current = load(recorded.path)
+    except DefinitionError:
+        tell(f"{shown(recorded.path)} has problems now; the run goes on with the text it began with")
+        return recorded
+    changed = changed_steps(recorded, current)
+    if changed:
+        names = ", ".join(changed)
+        tell(f"changed since the run began: {names}; it goes on as it began (--use-current takes the new text)")
+    return recorded
+
+
+async def _check_decisions(
+    store: Store,
+    plan: Plan,
+    row: RunRow,
+    recorded: Loaded,
+    loaded: Loaded,
+    decisions: Decisions,
+    seals: Seals,
+) -> None:
+    """Raises `DefinitionError` DF446 (a finished step has changed), DF448 (nothing to decide), DF449 (an output that
+    does not fit); nothing is taken over then."""
+    records = await load_records(store, row.run_id)
+    texts = {key: _text(seals, record) for key, record in records.items()}
+    finished = {key.step.partition(".")[0] for key, record in records.items() if record.status != "started"}
+    if decisions.use_current:
+        changed = [n for n in changed_steps(recorded, loaded) if n in finished]
+        if changed:
+            what = f"finished steps have changed: {', '.join(changed)}"
+            why = "their effects are in the database as the old text said"
+            raise DefinitionError(Problem("DF446", what, None, why, "start a new run, or change only what has not run"))
+        for name, planned in plan.steps.items():
+            record = records.get(StepKey(name))
+            kept = decode(texts[record.key]) if record and record.status == "done" and record.output else None
+            missing = sorted((planned.wanted or frozenset()) - kept.keys()) if isinstance(kept, Mapping) else []
+            if missing:
+                what = f"{name}.{missing[0]} was not kept, because nothing read it when {name} ran"
+                raise DefinitionError(Problem("DF446", what, None, "a finished step does not run again",
+                                              "start a new run"))  # fmt: skip
+    for name in (*decisions.redo, *([decisions.done] if decisions.done else [])):
+        record = records.get(StepKey(name))
+        if record is None or record.status != "started":
+            waiting = sorted(key.step for key, each in records.items() if each.status == "started")
+            fix = f"one of: {', '.join(waiting)}" if waiting else "dfrun runs show tells where it stands"
+            raise DefinitionError(Problem("DF448", f"there is nothing to decide about {name!r}", None, "", fix))
+    if decisions.done:
+        _given(plan, decisions.done, decisions.output)
+    for name in decisions.skip_undo:
+        if name not in plan.undoes or not decisions.reason:
+            what = f"{name!r} is not taken back in this run" if decisions.reason else "--skip-undo wants --reason TEXT"
+            fix = "one of: " + ", ".join(plan.undoes) if plan.undoes else ""
+            raise DefinitionError(Problem("DF448", what, None, "no undo is dropped without a word", fix))
+
+
+async def _decide(ledger: Ledger, plan: Plan, loaded: Loaded, decisions: Decisions) -> None:
+    """Put the user's decisions on record."""
+    for name in decisions.redo:
+        await ledger.forget(StepKey(name))
+        ledger.records.pop(StepKey(name), None)
+    if decisions.done:
+        key = StepKey(decisions.done)
+        await ledger.settle(key, _given(plan, decisions.done, decisions.output), None, None)
+        record = await ledger.look_up(key)
+        assert record is not None
+        ledger.records[key] = record
+    for name in decisions.skip_undo:
+        await ledger.record(StepKey(name, "undo"), {"skipped": decisions.reason}, None, None)
+    if decisions.skip_undo:
+        ledger.records.update(await load_records(ledger.store, ledger.run_id))
+    if decisions.use_current:
+        await ledger.note_definition(loaded.identity, definition_of(loaded))
+
+
+def _given(plan: Plan, name: str, text: str | None) -> object:
+    """The output that a user gives for a step."""
+    from runner.source import parse_document
+
+    planned = plan.steps[name]
+    kind = planned.step.checked.output
+    if text is None:
+        fields = kind.fields or {}
+        wanted = sorted(n for n in planned.wanted or fields if n in fields and not fields[n].nullable)
+        if wanted and planned.wanted != frozenset():
+            what = f"{name}.{wanted[0]} ({fields[wanted[0]]}) is read by other steps"
+            raise DefinitionError(Problem("DF449", what, None, "", f"--with-output '{{{wanted[0]}: …}}'"))
+        return dict.fromkeys(fields)
+    try:
+        raw = parse_document(f"value: {text}".encode(), "-").root["value"]
+        optional = ValueType("record", fields={n: k.optional() for n, k in (kind.fields or {}).items()})
+        return parse_value(optional if kind.fields is not None else kind, raw)
+    except (ValueProblem, DefinitionError) as error:
+        what = error.what if isinstance(error, ValueProblem) else error.problems[0].what
+        raise DefinitionError(Problem("DF449", f"--with-output: {what}", None, f"{name} gives {kind}")) from None
+
+
+# --- results on record ----------------------------------------------------------------------------------------------
+
+
+def _kept(outputs: Mapping[str, object], seals: Seals) -> str | None:
+    try:
+        text = encode(outputs)
+    except TypeError:
+        return None
+    return seals.close_text(text, "outputs") if len(text) <= LARGEST_INLINE else None
+
+
+def _summary(result: RunResult) -> str:
+    steps = {
+        name: {
+            "state": step.state, "attempts": step.attempts, "rows": step.rows, "duration_ms": step.duration_ms,
+            "error": json.loads(error_text(step.problem) or "null"), "class": step.error_class,
+            "sqlstate": step.sqlstate,
+        }
+        for name, step in result.steps.items()
+    }  # fmt: skip
+    return json.dumps({"duration_ms": result.duration_ms, "steps": steps})
+
+
+def _result(row: RunRow, seals: Seals) -> RunResult:
+    """A run's result from what is recorded of it."""
+    kept: dict[str, Any] = json.loads(row.summary) if row.summary else {"duration_ms": 0.0, "steps": {}}
+    steps = {
+        name: StepResult(
+            cast(StepState, step["state"]), step["attempts"], step["rows"], step["duration_ms"],
+            problem_of(step["error"]), step["class"], step["sqlstate"], True,
+        )
+        for name, step in kept["steps"].items()
+    }  # fmt: skip
+    outputs = cast("dict[str, object]", decode(_opened(seals, row.outputs, "outputs"))) if row.outputs else {}
+    state = cast(RunState, row.status)
+    return RunResult(row.run_id, row.pipeline, state, outputs, steps, kept["duration_ms"])
+
+
+def problem_of(kept: Mapping[str, Any] | None) -> Problem | None:
+    """A problem as `error_text` kept it."""
+    if kept is None:
+        return None
+    place = None
+    if kept["place"]:
+        file, line, column = kept["place"].rsplit(":", 2)
+        place = Place(file, int(line), int(column))
+    return Problem(kept["code"], kept["what"], place, kept["why"], kept["fix"])
+
+
+def _tell(options: RunOptions) -> Callable[[str], None]:
+    return lambda message: options.emit(RunNoted(message))
+
+
+@asynccontextmanager
+async def open_ledger(database: str | None, environment: str | None) -> AsyncIterator[Store]:
+    """The database of the project where the user stands, with its ledger. Raises `DfrunError`."""
+    settings, project = settings_of(Path.cwd())
+    target = choose_database(database, settings, environment, project)
+    async with open_store(target, {}, 1) as store:
+        await prepare_ledger(store)
+        yield store
