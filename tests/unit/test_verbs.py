@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,20 @@ def test_a_kind_has_the_name_it_is_found_by(shelf: Any) -> None:
 EVERY_NODE = [*(f"{model}.{kind}" for model in ("Customer", "Order") for kind in MODEL_KINDS), *BUILT_IN_KINDS]
 
 
-@pytest.mark.parametrize("node", EVERY_NODE)
-def test_the_example_of_a_node_is_valid(told: Any, node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The function that an example calls; forgotten afterwards, or the reference of nodes would know its type."""
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "prices.py").write_text("def price_of(sku: str) -> int:\n    return 1\n")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    for name in ("shop.prices", "shop"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("node", EVERY_NODE)
+@pytest.mark.usefixtures("shop")
+def test_the_example_of_a_node_is_valid(told: Any, node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models.yaml").write_text((PROJECT / "models.yaml").read_text())
     example = told("nodes", node).partition("\nexample\n")[2]
     if node in ("Order.upsert", "Order.bulk_upsert"):
