@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -130,16 +130,16 @@ def load_catalog(path: Path) -> Catalog:
     """The models of a file of models, of a pipeline, or the nearest `models.yaml` upward from a folder."""
     if path.is_dir():
         found = nearest(path.resolve(), "models.yaml")
-        return _catalog([found] if found else [])
-    document = read(path)
-    if kind_of(document) == "models":
-        return build_catalog([(document, load_models(document))])
-    return _catalog(model_files(path.resolve().parent, load_pipeline(document), document))
-
-
-def _catalog(files: Sequence[Path]) -> Catalog:
-    documents = [read(file) for file in files]
-    return build_catalog([(document, load_models(document)) for document in documents])
+        documents = [read(found)] if found else []
+    else:
+        document = read(path)
+        if kind_of(document) == "models":
+            documents = [document]
+        else:
+            files = model_files(path.resolve().parent, load_pipeline(document), document)
+            documents = [read(file) for file in files]
+    is_secured = settings_of(_folder(path))[0].tenancy == "database"
+    return build_catalog([(each, load_models(each)) for each in documents], row_security=is_secured)
 
 
 async def _told(work: Awaitable[RunResult]) -> RunResult:
@@ -217,6 +217,7 @@ async def migrating(
     from runner.migrate.apply import Limits
     from runner.migrate.migrator import Migrator
     from runner.migrate.wanted import wanted_of
+    from runner.tenancy import refuse_sqlite
 
     settings, project = settings_of(_folder(path))
     catalog = load_catalog(path)
@@ -225,6 +226,8 @@ async def migrating(
         settings = settings.model_copy(update={"database": own.database})
     target = choose_database(database, settings, environment, project)
     target = target.for_reading if only_looks else target
+    if target.database == "sqlite" and any(model.is_row_secured for model in catalog.models.values()):
+        raise refuse_sqlite()
     wanted = wanted_of(catalog.models, target.database, sources_of(catalog, project))
     engine = open_engine(target.url, poolclass=NullPool)
     try:
@@ -234,19 +237,26 @@ async def migrating(
                 engine, wanted, written_files(project), limits, on_step,
                 slow_threshold_ms=round(own.slow_threshold.total_seconds() * 1000),
                 max_backup_rows=own.max_backup_rows, webhook=_webhook(own.webhook),
-                settle=partial(_track, catalog.models, target.database),
+                settle=partial(_settle, catalog.models, target.database),
             )  # fmt: skip
     finally:
         await engine.dispose()
 
 
-async def _track(models: Mapping[str, ModelShape], database: Database, connection: AsyncConnection) -> None:
-    """Make the triggers of models with `audit_log` that are missing or old."""
+async def _settle(models: Mapping[str, ModelShape], database: Database, connection: AsyncConnection) -> None:
+    """Make what runs need beside the tables: triggers of models with `audit_log` that are missing or old, and on a
+    server, where a run's role may create nothing, the tables of dfrun's own."""
     from runner.audit.triggers import track, untracked_models
+    from runner.encryption.keys import METADATA as KEYS
+    from runner.ledger.tables import create_ledger
     from runner.sql.tables import build_tables
 
     tables = build_tables(models, database)
     await track(connection, models, tables, await untracked_models(connection, models, tables))
+    if database == "postgresql":
+        await create_ledger(connection)
+        if any(model.is_encrypted for model in models.values()):
+            await connection.run_sync(KEYS.create_all)
 
 
 def small_table_rows(path: Path) -> int:

@@ -30,8 +30,10 @@ class Catalog:
         return self.places.get((model, name))
 
 
-def build_catalog(files: Iterable[tuple[Document, Models]]) -> Catalog:
-    """The catalog of one or more files of models. Raises `DefinitionError` with every problem of all of them."""
+def build_catalog(files: Iterable[tuple[Document, Models]], *, row_security: bool = False) -> Catalog:
+    """The catalog of one or more files of models. row_security: the database keeps tenants apart, too.
+
+    Raises `DefinitionError` with every problem of all of them."""
     problems: list[Problem] = []
     models: dict[str, ModelShape] = {}
     places: dict[tuple[str, str], Place] = {}
@@ -48,7 +50,8 @@ def build_catalog(files: Iterable[tuple[Document, Models]]) -> Catalog:
                 )
                 problems.append(Problem("DF201", what, document.place(at, key=True), "", "rename one of them"))
                 continue
-            models[name] = _shape(name, model, document, problems)
+            shape = _shape(name, model, document, problems)
+            models[name] = replace(shape, is_row_secured=row_security and shape.is_tenanted)
             homes[name] = document
             places |= {(name, f): document.place((*at, "fields", f), key=True) for f in model.fields}
     for name, shape in models.items():

@@ -127,10 +127,14 @@ async def open_store(
     parallel: int,
     sources: Mapping[str, str] | None = None,
     written: Sequence[Written] = (),
+    *,
+    of_all_tenants: bool = False,
 ) -> AsyncIterator[Store]:
     """The database with all its tables as the models say.
 
     sources: the file of each model, by its path in the project. written: the project's hand-written migrations.
+    of_all_tenants: what is done is about the rows of all tenants; without it the database must keep them apart where
+    the project says so (DF434, DF435).
     Raises `UnreachableError` DF422 when it cannot be reached, `TablesError` DF602 when tables are missing and DF603
     when they differ, unless all that is pending is harmless and may be done here.
     """
@@ -139,7 +143,10 @@ async def open_store(
     from runner.dialects.store import Store
     from runner.migrate.gate import Gate
     from runner.sql.tables import build_tables
+    from runner.tenancy import refuse_bound, refuse_open, refuse_sqlite
 
+    if target.database == "sqlite" and any(model.is_row_secured for model in models.values()):
+        raise refuse_sqlite()
     if target.is_missing_file and models and not target.creates_tables and target.file.parent.is_dir():
         raise TablesError(_tables_missing(list(models)))  # opening it would leave an empty file behind
     database = target.database
@@ -157,6 +164,8 @@ async def open_store(
             if plan.steps:
                 await migrator.apply(Gate("LOW"))
             async with store.session(writes=False) as session:
+                if apart := [model.table for model in models.values() if model.is_row_secured]:
+                    await (refuse_bound if of_all_tenants else refuse_open)(session.connection, apart)
                 untracked = await untracked_models(session.connection, models, tables)
             if untracked and target.creates_tables:
                 async with store.session() as session:

@@ -107,8 +107,9 @@ def load_document(path: Path, document: Document, texts: Texts | None = None, fo
     pipeline = load_pipeline(document)
     home = folder or (Path.cwd() if path == STANDARD_INPUT else path.resolve().parent)
     documents = [texts.read(file) for file in model_files(home, pipeline, document, texts)]
-    catalog = build_catalog([(models, load_models(models)) for models in documents])
     settings, project = settings_of(home)
+    is_secured = settings.tenancy == "database"
+    catalog = build_catalog([(models, load_models(models)) for models in documents], row_security=is_secured)
 
     def other(beside: Path, name: str) -> Parts:
         file = (beside / name).resolve()
@@ -119,7 +120,8 @@ def load_document(path: Path, document: Document, texts: Texts | None = None, fo
             raise DefinitionError(Problem("DF110", f"{name} is not a pipeline", inner.place(())))
         declared = load_pipeline(inner)
         theirs = [texts.read(each) for each in model_files(file.parent, declared, inner, texts)]
-        return inner, declared, build_catalog([(each, load_models(each)) for each in theirs]), file.parent
+        others = build_catalog([(each, load_models(each)) for each in theirs], row_security=is_secured)
+        return inner, declared, others, file.parent
 
     graph = build_graph(document, pipeline, catalog, home, other)
     if wrong := check_tenant(pipeline, document):

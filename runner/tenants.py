@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from runner.errors import DefinitionError, Place, Problem
 from runner.features.multi_tenant import TENANT_LENGTH
 from schemas.pipeline import Pipeline, TenantFrom
+from schemas.sqltext import SqlText
 
 if TYPE_CHECKING:
     from runner.graph import GraphStep
@@ -72,23 +73,24 @@ def refuse_without(tenant: str | None, plan: Plan) -> None:
     if tenant is not None:
         return
     every = [step for planned in plan.steps.values() for step in planned.step.with_inside()]
-    steps = [step for step in every if step.subject.model and step.subject.model.is_tenanted]
     problems = [
-        Problem("DF432", f"{step.id}: the run has no tenant", step.place,
-                f"the rows of {step.node.partition('.')[0]} belong to tenants",
+        Problem("DF432", f"{step.id}: the run has no tenant", step.place, f"the rows of {model} belong to tenants",
                 f"--tenant NAME, {VARIABLE}=NAME, or tenant: in the pipeline")
-        for step in steps
+        for step in every if (model := _tenanted(step))
     ]  # fmt: skip
     if problems:
         raise DefinitionError(problems)
 
 
-def _is_tenanted(step: GraphStep) -> bool:
-    """Whether a step can meet rows of tenants: by its model, or by following references through all models."""
-    model = step.subject.model
-    if step.node.startswith("gdpr."):
-        return any(each.is_tenanted for each in step.subject.models.values())
-    return model is not None and model.is_tenanted
+def _tenanted(step: GraphStep) -> str | None:
+    """A model whose rows a step can meet and that belong to tenants: its own, one that a statement names, or one to
+    which references lead."""
+    if step.subject.model is not None:
+        return step.subject.model.name if step.subject.model.is_tenanted else None
+    sql = getattr(step.checked.parsed, "sql", None)
+    words = {*sql.words, *sql.quoted} if isinstance(sql, SqlText) else set()
+    every = step.node.startswith("gdpr.")
+    return next((m.name for m in step.subject.models.values() if m.is_tenanted and (every or m.table in words)), None)
 
 
 def actor_of(environment: Mapping[str, str]) -> str:

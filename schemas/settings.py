@@ -110,3 +110,5 @@ class Settings(Declaration):
     """How `dfrun migrate` behaves."""
     encryption: EncryptionKeys | None = None
     """The keys of encrypted fields."""
+    tenancy: Literal["application", "database"] = "application"
+    """`database`: PostgreSQL itself keeps the tenants apart, by row-level security."""

@@ -61,7 +61,8 @@ class IndexShape:
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """One model: `table` is its name in the database (snake_case of the model's name), `fields` in column order."""
+    """One model: `table` is its name in the database (snake_case of the model's name), `fields` in column order;
+    `is_row_secured`: the database keeps its tenants apart, too."""
 
     name: str
     table: str
@@ -72,6 +73,7 @@ class ModelShape:
     renamed_from: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     on_drop: str = "trash"
+    is_row_secured: bool = False
 
     @property
     def row(self) -> ValueType:

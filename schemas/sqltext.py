@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from schemas.types import ValueProblem
 
 _TOKEN = re.compile(
-    r"""(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<dollar>\$(?P<tag>[A-Za-z_]\w*)?\$.*?\$(?P=tag)?\$)|(?P<string>[eE]?'(?:''|[^'])*')
-    |(?P<quoted>"(?:""|[^"])*"|`[^`]*`)|(?P<cast>::)|(?P<place>:[A-Za-z_]\w*)|(?P<word>[A-Za-z_][\w$]*)|(?P<end>;)
+    r"""(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<dollar>\$(?P<tag>[A-Za-z_]\w*)?\$.*?\$(?P=tag)?\$)|(?P<string>[eE]'(?:''|\\.|[^'\\])*'|'(?:''|[^'])*')
+    |(?P<escaped>[uU]&['"])|(?P<quoted>"(?:""|[^"])*"|`[^`]*`)|(?P<cast>::)|(?P<place>:[A-Za-z_]\w*)|(?P<word>[A-Za-z_][\w$]*)|(?P<end>;)
     |(?P<open>['"]|/\*)""",
     re.S | re.X,
 )
@@ -27,11 +27,13 @@ _READS = {"select", "with", "values", "table", "explain"}
 @dataclass(frozen=True, slots=True)
 class SqlText:
     """One statement: `text` as SQLAlchemy's `text()` reads it (colons that are no places are escaped), the names of its
-    places in order, and its words in lower case, strings and comments left out."""
+    places in order, its words in lower case, strings and comments left out, and the names that it quotes, as they
+    are."""
 
     text: str
     names: tuple[str, ...]
     words: tuple[str, ...]
+    quoted: tuple[str, ...] = ()
 
 
 def read_sql(raw: object) -> SqlText:
@@ -43,6 +45,7 @@ def read_sql(raw: object) -> SqlText:
     parts: list[str] = []
     names: dict[str, None] = {}
     words: list[str] = []
+    quoted: list[str] = []
     at = 0
     for found in _TOKEN.finditer(text):
         parts.append(text[at : found.start()].replace(":", r"\:"))
@@ -50,6 +53,9 @@ def read_sql(raw: object) -> SqlText:
         token = found[0]
         if found["open"]:
             raise ValueProblem(f"{token} has no end", kind="shape")
+        if found["escaped"]:
+            why = "names in other spellings cannot be told from others"
+            raise ValueProblem(f"{token} is not for a step", kind="shape", why=why, fix="write the characters")
         if found["end"]:
             if text[at:].strip():
                 why = "a step is one statement in one transaction"
@@ -61,6 +67,8 @@ def read_sql(raw: object) -> SqlText:
             continue
         if found["word"]:
             words.append(token.lower())
+        if found["quoted"]:
+            quoted.append(token[1:-1].replace('""', '"'))
         parts.append(token.replace(":", r"\:"))
     parts.append(text[at:].replace(":", r"\:"))
     if not words:
@@ -68,7 +76,7 @@ def read_sql(raw: object) -> SqlText:
     if words[0] in _CONTROLS:
         why = "every step has a transaction of its own, which the program begins and ends"
         raise ValueProblem(f"{words[0].upper()} is not for a step", kind="shape", why=why, fix="remove it")
-    return SqlText("".join(parts), tuple(names), tuple(words))
+    return SqlText("".join(parts), tuple(names), tuple(words), tuple(quoted))
 
 
 def writes(sql: SqlText) -> str:

@@ -16,6 +16,7 @@ from runner.access import Access
 from runner.audit.triggers import track
 from runner.catalog import build_catalog
 from runner.declarations import load_models
+from runner.dialects.row_security import SECURED, secured
 from runner.dialects.store import open_session
 from runner.encryption.sealing import open_access
 from runner.encryption.vault import Vault
@@ -71,7 +72,8 @@ class Here:
 
 @dataclass
 class Shop:
-    """A database with empty tables. features: as they stand in the file."""
+    """A database with empty tables. features: as they stand in the file. app: the engine of a role of its own, which
+    PostgreSQL's row-level security binds."""
 
     engine: AsyncEngine
     features: str = "{}"
@@ -81,6 +83,7 @@ class Shop:
     scope: Scope = field(init=False)
     head: str | None = None
     project: Path = Path()
+    app: AsyncEngine | None = None
     models: Mapping[str, Any] = field(init=False)
     tables: Mapping[str, sa.Table] = field(init=False)
 
@@ -93,7 +96,8 @@ class Shop:
                 maker_features=self.features.replace("fields: [extra], ", "").replace("SEARCHED", "name"),
             )  # fmt: skip
         document = parse_document(text.encode(), "models.yaml")
-        self.models = build_catalog([(document, load_models(document))]).models
+        declared = [(document, load_models(document))]
+        self.models = build_catalog(declared, row_security=self.app is not None).models
         self.tables = build_tables(self.models, cast(Database, self.engine.dialect.name))
 
     async def prepare(self) -> Shop:
@@ -102,13 +106,20 @@ class Shop:
             await track(
                 connection, self.models, self.tables, [n for n, m in self.models.items() if "audit_log" in m.features]
             )
+            if self.app is not None:
+                for table in (t.name for t in self.tables.values() if t.info[SECURED]):
+                    for statement in secured(table):
+                        await connection.exec_driver_sql(statement)
+                role = self.app.url.username
+                await connection.exec_driver_sql(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+                await connection.exec_driver_sql(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}")
         return self
 
     async def do(self, node: str, text: str = "{}", **arguments: Any) -> Any:
         """Run a node. text: what stands under `with`."""
         kind, model = resolve_node(node, self.models)
         checked = kind.check(read(text) | arguments, Subject(model, self.models, Path()))
-        async with open_session(self.engine, self.tables) as session:
+        async with open_session(self.app or self.engine, self.tables, self.scope.tenant) as session:
             context = Here(open_access(session, self.scope, self.models), self.project, self.scope.now)
             output = await kind.run(checked.parsed, cast(Context, context))
             self.head = await context.access.finish()

@@ -16,7 +16,7 @@ LINES = [
     ["runner.sql.jsonwalk", "runner.sql.orders", "runner.sql.jsonedit", "runner.sql.jsonchange"],
     ["runner.conditions", "runner.data.intake", "runner.sql.updates", "runner.sql.aggregates", "runner.parameters", "runner.dialects", "runner.features"],
     ["runner.encryption.vault"],
-    ["runner.catalog", "runner.sql.tables", "runner.data.writing", "runner.sql.statements", "runner.sql.scoping", "runner.tenants",
+    ["runner.catalog", "runner.sql.tables", "runner.data.writing", "runner.sql.statements", "runner.sql.scoping", "runner.tenants", "runner.tenancy",
      "runner.ledger"],
     ["runner.audit", "runner.migrate"],
     ["runner.access", "runner.database"],

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from runner.dialects.base import Session
+from runner.dialects.row_security import SECURED
 from runner.dialects.types import to_sqlite
 from runner.query import Conflict
 from schemas.jsonvalues import json_value
@@ -69,7 +70,8 @@ async def load_rows(session: Session, load: Load, rows: Sequence[tuple[Any, ...]
         return await _load_sqlite(session, load, rows, known)
     driver = await session.driver()
     records = _for_copy(load, rows)
-    if load.conflict == "error":
+    is_secured = bool(load.table.info.get(SECURED))  # COPY has no row-level security, and is refused by the server
+    if load.conflict == "error" and not is_secured:
         await driver.copy_records_to_table(load.table.name, records=records, columns=load.columns)
         return Loaded(created=len(rows))
     await _stage(driver, load)
@@ -78,7 +80,9 @@ async def load_rows(session: Session, load: Load, rows: Sequence[tuple[Any, ...]
     # the order of keys is the same in every process, so that two loads of the same rows do not lock each other out
     ordered = sa.select(*staging.c).order_by(*(staging.c[n] for n in load.key))
     insert = postgresql.insert(load.table).from_select(load.columns, ordered)
-    if load.conflict == "skip":
+    if load.conflict == "error":
+        loaded = Loaded(created=await session.execute(insert))
+    elif load.conflict == "skip":
         created = await session.execute(insert.on_conflict_do_nothing())
         loaded = Loaded(created=created, skipped=len(rows) - created)
     else:

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from runner.dialects.bound import Bound
+from runner.dialects.row_security import SECURED, binding
 from runner.dialects.session import CoreSession
 from runner.sql.filters import Database
 from schemas.pipeline import Isolation
@@ -45,6 +46,7 @@ class Store:
         self.tables = tables
         self.database: Database = "sqlite" if engine.dialect.name == "sqlite" else "postgresql"
         # SQLite has one writer. Waiting here keeps the order and no thread; the busy timeout is for other processes.
+        self._is_secured = any(table.info.get(SECURED) for table in tables.values())
         self._turn = asyncio.Lock() if self.database == "sqlite" else None
         self._idle: list[_Held] = []
         self._busy: list[_Held] = []
@@ -52,13 +54,14 @@ class Store:
     @asynccontextmanager
     async def session(
         self, *, writes: bool = True, timeout_seconds: float | None = None, isolation: Isolation = "read_committed",
-        opening: Sequence[Bound] = (), label: str = "",
+        opening: Sequence[Bound] = (), label: str = "", tenant: str | None = None,
     ) -> AsyncIterator[CoreSession]:  # fmt: skip
         """A transaction that commits when the block ends well and rolls back otherwise.
 
         timeout_seconds: bounds each statement in the server, too (PostgreSQL).
         opening: statements that travel with BEGIN; `session.closing` may name some that travel with COMMIT.
-        label: what the server's list of activities shows.
+        label: what the server's list of activities shows. tenant: whose rows the database lets through, where it keeps
+        tenants apart itself.
 
         A connection on which anything was cancelled or broken is closed, never used again. Raises `CommitLost` when
         nobody can say whether the transaction was committed.
@@ -68,6 +71,8 @@ class Store:
             session = CoreSession(held.connection, held.driver, self.tables)
             try:
                 begin = self._begin(writes, timeout_seconds, isolation, label)
+                if self._is_secured:
+                    begin.append(binding(tenant))
                 session.entered = await session.send([*begin, *opening])
                 yield session
             except BaseException as error:
@@ -204,11 +209,13 @@ async def _unbroken(work: Coroutine[Any, Any, None]) -> None:
 
 
 @asynccontextmanager
-async def open_session(engine: AsyncEngine, tables: Mapping[str, sa.Table]) -> AsyncIterator[CoreSession]:
+async def open_session(
+    engine: AsyncEngine, tables: Mapping[str, sa.Table], tenant: str | None = None
+) -> AsyncIterator[CoreSession]:
     """One transaction of its own on a database."""
     store = Store(engine, tables)
     try:
-        async with store.session() as session:
+        async with store.session(tenant=tenant) as session:
             yield session
     finally:
         await store.close()

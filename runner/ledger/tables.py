@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runner.dialects.session import CoreSession
 from runner.dialects.store import Store
 from runner.dialects.types import column_type
 from runner.errors import Problem, TablesError
@@ -105,7 +105,7 @@ async def prepare_ledger(store: Store) -> None:
     found = await _find(store)
     if not own & found.keys():  # what other parts of dfrun keep beside it says nothing
         async with store.session() as session:
-            await _create(session)
+            await create_ledger(session.connection)
         found = await _find(store)
     version = found.pop("", {}).get("version", "0")
     if int(version) > VERSION:
@@ -162,16 +162,18 @@ async def _find(store: Store) -> dict[str, dict[str, str]]:
     return found
 
 
-async def _create(session: CoreSession) -> None:
-    """Create the tables; another process that does the same waits, then finds them."""
-    tables = ledger_tables(session.database)
-    version = tables["schema_version"]
-    if session.database == "postgresql":
-        await session.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended('dfrun ledger', 0))"))
-        if (await session.fetch(sa.text("SELECT to_regclass('dfrun.schema_version')")))[0][0] is not None:
-            return
-        await session.execute(sa.text("CREATE SCHEMA IF NOT EXISTS dfrun"))
-    elif await session.fetch(sa.text("SELECT 1 FROM sqlite_schema WHERE name = '_dfrun_schema_version'")):
+async def create_ledger(connection: AsyncConnection) -> None:
+    """Create the tables unless they are there; another process that does the same waits, then finds them."""
+    is_sqlite = connection.dialect.name == "sqlite"
+    version = ledger_tables("sqlite" if is_sqlite else "postgresql")["schema_version"]
+    if is_sqlite:
+        there = "SELECT count(*) FROM sqlite_schema WHERE name = '_dfrun_schema_version'"
+    else:
+        await connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended('dfrun ledger', 0))"))
+        there = "SELECT count(to_regclass('dfrun.schema_version'))"
+    if (await connection.execute(sa.text(there))).scalar_one():
         return
-    await session.connection.run_sync(version.metadata.create_all, checkfirst=False)
-    await session.execute(sa.insert(version).values(version=VERSION))
+    if not is_sqlite:
+        await connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS dfrun"))
+    await connection.run_sync(version.metadata.create_all, checkfirst=False)
+    await connection.execute(sa.insert(version).values(version=VERSION))

@@ -54,6 +54,8 @@ def _table(table: str, have: Snapshot, want: Snapshot) -> Iterator[Change]:
         yield Change("change_options", table, "", before, after)
     if before.get("comment") != after.get("comment"):
         yield Change("set_comment", table, "", before, after)
+    if any(before.get(fact) != after.get(fact) for fact in ("rows", "policy")):
+        yield Change("set_row_security" if "policy" in after else "drop_row_security", table, "", before, after)
 
 
 def _columns(table: str, have: Snapshot, want: Snapshot) -> Iterator[Change]:

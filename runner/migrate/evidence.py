@@ -14,6 +14,7 @@ from runner.migrate.plan import Evidence
 from runner.migrate.recipes import Names
 from runner.migrate.sqlite import AUDIT, Attached
 from runner.migrate.step import Step
+from runner.tenancy import hidden_rows, hidden_tables
 
 _VIEWS = """
 SELECT DISTINCT v.relname, c.relname, a.attname FROM pg_depend d
@@ -29,12 +30,20 @@ async def gather(live: Live, steps: Sequence[Step], proved: str) -> tuple[Eviden
     rows: dict[str, int] = {}
     sizes: dict[str, int] = {}
     names = sorted({table for step in steps for table in step.tables})
+    hidden: list[str] = []
+    if live.database == "postgresql":
+        hidden = await hidden_tables(live.connection, names)
     for table, count, size in await _sizes(live, names):
+        if table in hidden:
+            continue
         rows[table] = int(await live.value(f"SELECT count(*) FROM {quote(table)}")) if count < 0 else int(count)
         sizes[table] = int(size)
     found: dict[str, int] = {}
     problems: list[Problem] = []
     for step in steps:
+        if (step.probes or step.batch or step.backups) and (unseen := [t for t in step.tables if t in hidden]):
+            problems.append(hidden_rows(unseen, f"{step.op} is about the rows of all tenants"))
+            continue
         for probe in step.probes:
             if probe.now is None:
                 continue

@@ -12,6 +12,7 @@ from collections.abc import Collection
 
 from sqlalchemy.dialects.postgresql.base import RESERVED_WORDS
 
+from runner.dialects.row_security import POLICY, secured, unsecured
 from runner.migrate.connection import Live
 from runner.migrate.snapshot import OWN, Facts, Key, Snapshot
 
@@ -45,7 +46,16 @@ FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class c ON c.oid
 WHERE c.relnamespace = {schema} AND c.relkind IN ('r', 'p'){tables}
   AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conindid = x.indexrelid AND n.contype IN ('p', 'u', 'x'))"""
 _TABLES = """
-SELECT c.relname, obj_description(c.oid, 'pg_class') FROM pg_class c
+SELECT c.relname, obj_description(c.oid, 'pg_class'),
+  CASE WHEN NOT c.relrowsecurity THEN 'off' WHEN c.relforcerowsecurity THEN 'forced' ELSE 'not for its owner' END,
+  concat_ws(' ', 'AS', CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END, 'FOR',
+    CASE p.polcmd WHEN '*' THEN 'ALL' WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
+      ELSE 'DELETE' END, 'TO',
+    (SELECT string_agg(CASE r.id WHEN 0 THEN 'public' ELSE quote_ident(pg_get_userbyid(r.id)) END, ', ')
+      FROM unnest(p.polroles) r(id)),
+    'USING (' || pg_get_expr(p.polqual, c.oid) || ')', 'WITH CHECK (' || pg_get_expr(p.polwithcheck, c.oid) || ')'),
+  p.oid IS NOT NULL
+FROM pg_class c LEFT JOIN pg_policy p ON p.polrelid = c.oid AND p.polname = '{policy}'
 WHERE c.relnamespace = {schema} AND c.relkind IN ('r', 'p'){tables}"""
 
 
@@ -53,11 +63,12 @@ async def read(live: Live, tables: Collection[str] | None = None) -> Snapshot:
     """The tables of the schema; all of them, or those that are named."""
     names = "" if tables is None else f" AND c.relname = ANY ({literal(_array(tables))}::text[])"
     oid = "pg_my_temp_schema()" if live.schema == "pg_temp" else f"{literal(quoted(live.schema))}::regnamespace"
-    fill = {"schema": oid, "tables": names}
+    fill = {"schema": oid, "tables": names, "policy": POLICY}
     items: dict[Key, Facts] = {}
     order: dict[str, list[str]] = {}
-    for table, comment in await live.fetch(_TABLES.format(**fill)):
-        items["table", table, ""] = _facts(comment=comment)
+    for table, comment, state, policy, is_secured in await live.fetch(_TABLES.format(**fill)):
+        rows = {"rows": state, "policy": " ".join(policy.split())} if is_secured else {}
+        items["table", table, ""] = _facts(comment=comment, **rows)
     for row in await live.fetch(_COLUMNS.format(**fill)):
         items["column", row[0], row[1]] = _column(*row[2:])
         order.setdefault(row[0], []).append(row[1])
@@ -132,7 +143,21 @@ def create_table(snapshot: Snapshot, table: str) -> list[str]:
         else:
             late.append(f"ALTER TABLE {quoted(table)} ADD {text} NOT VALID")
     indexes = [create_index(table, name, facts) for name, facts in snapshot.of("index", table).items()]
-    return [f"CREATE TABLE {quoted(table)} ({', '.join(parts)})", *late, *indexes]
+    created = [f"CREATE TABLE {quoted(table)} ({', '.join(parts)})", *late, *indexes]
+    return created + row_security(table, {}, snapshot.items["table", table, ""])
+
+
+def row_security(table: str, before: Facts, after: Facts) -> list[str]:
+    """The statements that bring the policy of a table from one state to another."""
+    name = quoted(table)
+    statements = unsecured(name) if "policy" in before else []
+    if "policy" in after:
+        statements += secured(name, after["policy"])
+        if after["rows"] != "forced":
+            statements.append(f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY")
+        if after["rows"] == "off":
+            statements.append(f"ALTER TABLE {name} DISABLE ROW LEVEL SECURITY")
+    return statements
 
 
 def add_constraint(table: str, name: str, facts: Facts, *, validated: bool = True) -> str:

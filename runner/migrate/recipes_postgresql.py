@@ -84,6 +84,18 @@ class Recipes(RuleRecipes):
         sql = f"COMMENT ON TABLE {quoted(change.table)} IS {literal(text) if text else 'NULL'}"
         yield self.s.step(change, "set_comment", "expand", 56, "brief", [sql])
 
+    def _set_row_security(self, change: Change) -> Iterator[Step]:
+        before, after = given(change.before), given(change.after)
+        sql = postgresql.row_security(change.table, before, after)
+        undo = postgresql.row_security(change.table, after, before)
+        yield self.s.step(change, "set_row_security", "contract", 95, "brief", sql, undo)
+
+    def _drop_row_security(self, change: Change) -> Iterator[Step]:
+        before, after = given(change.before), given(change.after)
+        sql = postgresql.row_security(change.table, before, after)
+        undo = postgresql.row_security(change.table, after, before)
+        yield self.s.step(change, "drop_row_security", "expand", 30, "brief", sql, undo)
+
     # columns
 
     def _add_column(self, change: Change) -> Iterator[Step]:

@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable
 
+from runner.dialects.row_security import SECURED, secured
 from runner.sql.filters import Database
 from runner.sql.tables import build_tables
 from schemas.shapes import ModelShape
@@ -88,6 +89,8 @@ def statements_of(tables: Mapping[str, sa.Table], database: Database) -> list[st
         for table in tables.values():
             references = sorted(table.foreign_key_constraints, key=lambda c: str(c.name))
             found += [text(AddConstraint(c, isolate_from_table=False)) for c in references]
+            if table.info.get(SECURED):
+                found += secured(dialect.identifier_preparer.format_table(table))
     return found
 
 

@@ -21,6 +21,10 @@ COLUMNS = Port(
     help="name: type of the result's columns; without it they are known at run time only",
 )  # fmt: skip
 TYPES = Port("types", ValueType("json"), literal=True, shape="column_types", help="name: type of places")
+_ASKS = {"ts_stat", "ts_rewrite", "crosstab", "connectby", "xpath_table", "dblink", "dblink_exec", "dblink_open"}
+_ASKS_ENDINGS = ("_to_xml", "_to_xmlschema", "_to_xml_and_xmlschema")
+"""Functions of PostgreSQL that run a text which they are given."""
+_OF_ROWS = ("select", "with", "values", "table", "insert", "update", "delete", "merge")
 ONE_ROW = Port("one_row", ValueType("boolean"), default=False, literal=True, help="the value is the one row, not rows")
 
 
@@ -72,11 +76,28 @@ def read_statement(arguments: Mapping[str, object], subject: Subject) -> Stateme
 
 
 def _refuse_tenants(sql: SqlText, subject: Subject) -> None:
-    for model in subject.models.values():
-        if "multi_tenant" in model.features and model.table in sql.words:
+    """Refuse what could reach the rows of other tenants. Where the database keeps them apart itself, their tables may
+    be named; what dfrun keeps beside them, and what could change who is bound by the policies, may not."""
+    tenanted = [model for model in subject.models.values() if model.is_tenanted]
+    if not tenanted:
+        return
+    named = {*sql.words, *(name.lower() for name in sql.quoted)}
+    for model in tenanted:
+        if not model.is_row_secured and model.table in named:
             why = "a text of your own carries no tenant, so it would reach the rows of all of them"
-            fix = f"use the nodes of {model.name}"
+            fix = f"use the nodes of {model.name}, or tenancy: database in dfrun.yaml"
             raise ValueProblem(f"{model.table!r} is a table of tenants", ("sql",), kind="shape", why=why, fix=fix)
+    for name in sorted(named):
+        if name.startswith(("dfrun", "_dfrun")):
+            why = "dfrun keeps there what it did for all tenants"
+            raise ValueProblem(f"{name!r} is not for a step", ("sql",), kind="shape", why=why, fix="leave it out")
+        if name in _ASKS or name.endswith(_ASKS_ENDINGS):
+            why = "it runs a text that nobody has looked at"
+            raise ValueProblem(f"{name!r} is not for a step", ("sql",), kind="shape", why=why, fix="ask directly")
+    if any(model.is_row_secured for model in tenanted) and sql.words[0] not in _OF_ROWS:
+        why = "policies are about rows: they hold for no other statement"
+        fix = "one of: " + ", ".join(word.upper() for word in _OF_ROWS)
+        raise ValueProblem(f"{sql.words[0].upper()} is not for a step", ("sql",), kind="shape", why=why, fix=fix)
 
 
 class SqlQuery:

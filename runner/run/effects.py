@@ -91,7 +91,12 @@ class Effects:
         isolation: Isolation = getattr(step.kind, "isolation", "read_committed")
         try:
             async with self.store.session(
-                writes=writes, timeout_seconds=step.timeout_seconds, isolation=isolation, opening=opening, label=label
+                writes=writes,
+                timeout_seconds=step.timeout_seconds,
+                isolation=isolation,
+                opening=opening,
+                label=label,
+                tenant=self.tenant,
             ) as session:
                 if ledger is not None and not session.entered:
                     raise _AlreadyRecordedError

@@ -119,8 +119,9 @@ class ScopedSession:
     def __init__(self, session: Session, tenant: str | None, models: Iterable[ModelShape]) -> None:
         self._session = session
         self._tenant = tenant
-        names = "|".join(re.escape(model.table) for model in models if model.is_tenanted)
-        self._names = re.compile(rf"\b({names})\b", re.I)
+        # where the database keeps tenants apart itself, a text may name their tables
+        tables = [re.escape(model.table) for model in models if model.is_tenanted and not model.is_row_secured]
+        self._names = re.compile(rf"\b({'|'.join([*tables, '_?dfrun_[a-z_]+'])})\b|\bdfrun\"?\s*\.(?!tenant\b)", re.I)
         self.database: Database = session.database
 
     def table(self, model: ModelShape) -> sa.Table:

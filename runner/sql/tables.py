@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
+from runner.dialects.row_security import SECURED
 from runner.dialects.types import SQLITE_PRECISION, Stored, column_type, to_sqlite
 from runner.errors import DefinitionError, Problem
 from runner.features.encryption import stored_model
@@ -55,7 +56,7 @@ def _table(model: ModelShape, models: Mapping[str, ModelShape], metadata: sa.Met
     counted = [name for name, field in model.fields.items() if field.generated]
     table = sa.Table(
         model.table, metadata, *columns, sqlite_strict=True, sqlite_autoincrement=bool(counted),
-        info={TENANT: bool(owner)},
+        info={TENANT: bool(owner), SECURED: model.is_row_secured and database == "postgresql"},
     )  # fmt: skip
     if owner and counted and database == "sqlite":
         # AUTOINCREMENT wants the key alone; the numbers are dfrun's, so that no key of another tenant can be met

@@ -14,6 +14,8 @@ from schemas.types import ValueProblem
         ("select $$ :no ; $$, $x$ it's :no $x$ from t;", (), "\\:no"),
         ("select a from t where b = :x or c = :x ;", ("x",), None),
         ("select 'it''s :no' || :x", ("x",), None),
+        (r"select E'it\'s :no' || :x", ("x",), None),
+        (r"select '\' || :x || '\'", ("x",), None),
     ],
 )
 def test_places_are_told_from_strings_and_comments(text: str, names: tuple[str, ...], bound: str | None) -> None:
@@ -33,6 +35,7 @@ def test_places_are_told_from_strings_and_comments(text: str, names: tuple[str, 
         ("update t set a = 1; commit", "more than one statement"),
         ("select 'a", "' has no end"),
         ("select /* a", "/* has no end"),
+        ('select U&"\\0061" from t', 'U&" is not for a step'),
         ("  ", "wants one SQL statement"),
         (";", "wants one SQL statement"),
     ],
