@@ -16,11 +16,13 @@ from runner.nodes.base import Subject
 from runner.query import Summary
 from runner.source import parse_document
 from runner.sql.filters import Database, condition
+from runner.sql.fulltext import search_condition
 from runner.sql.statements import statement
 from runner.sql.tables import build_tables
 from runner.sql.updates import changes
 from schemas import aggregates, filters, updates
 from schemas.filters import parse_filter
+from schemas.searches import parse_search
 from schemas.shapes import ModelShape
 from schemas.updates import parse_update
 
@@ -34,6 +36,7 @@ models:
       price: {type: decimal, precision: 12, scale: 2}
       stock: {type: integer, nullable: true}
       extra: json?
+    postgresql: {text_search: [sku, name]}
 """
 FILTERS = {
     "$eq": "{stock: 5}", "$ne": "{stock: {$ne: 5}}", "$gt": "{price: {$gt: 9.99}}", "$gte": "{price: {$gte: 9.995}}",
@@ -63,12 +66,14 @@ AGGREGATES = {
     "$max": "{group_by: [extra.color], aggregate: {r: {$max: price}}}",
 }  # fmt: skip
 
+SEARCHES = {"words": "'tea -decaf cam*'", "a phrase": "'\"earl grey\"'"}
+
 
 def sql(name: str) -> str:
     """Each operator of a small language: an example, and its SQL on both databases."""
-    module = {"filters": filters, "updates": updates, "aggregates": aggregates}[name]
-    examples = {"filters": FILTERS, "updates": UPDATES, "aggregates": AGGREGATES}[name]
-    missing = set(module.OPERATORS) - set(examples)
+    module = {"filters": filters, "updates": updates, "aggregates": aggregates}.get(name)
+    examples = {"filters": FILTERS, "updates": UPDATES, "aggregates": AGGREGATES, "searches": SEARCHES}[name]
+    missing = set(module.OPERATORS) - set(examples) if module else set()
     assert not missing, f"docs/querysql.py has no example of {missing}"
     told = []
     for word, text in examples.items():
@@ -92,6 +97,8 @@ def _sql(name: str, text: str, database: Database) -> str:
     written: Any = parse_document(f"v: {text}".encode(), "docs").root["v"]
     if name == "filters":
         return _text(condition(parse_filter(written, model.types), dict(table.c), model.types, database), database)
+    if name == "searches":
+        return _text(search_condition(parse_search(written), model, table, database), database)
     if name == "updates":
         assigned = changes(parse_update(written, model), dict(table.c), model.types, database)
         return "SET " + ", ".join(f"{field} = {_text(value, database)}" for field, value in assigned.items())
@@ -103,4 +110,5 @@ def _sql(name: str, text: str, database: Database) -> str:
 
 def _text(expression: Any, database: Database) -> str:
     dialect = (postgresql if database == "postgresql" else sqlite)()
-    return re.sub(r"\s+", " ", str(expression.compile(dialect=dialect))).replace("item.", "").strip()
+    text = re.sub(r"\s+", " ", str(expression.compile(dialect=dialect)))
+    return re.sub(r'"?\bitem"?\.', "", text).strip()

@@ -104,6 +104,7 @@ def _seal(name: str, model: Model, fields: dict[str, FieldShape], document: Docu
         return
     indexed = {column.removeprefix("-") for index in model.indexes for column in index.fields}
     indexed |= {column for column, field in model.fields.items() if field.index} | {*model.postgresql.jsonb_gin_indexes}
+    indexed |= {*model.postgresql.text_search}
     for word, names in (("fields", declared.fields), ("searchable", declared.searchable)):
         for number, column in enumerate(names):
             place = document.place(("models", name, "features", "encryption", word, number))
@@ -184,7 +185,26 @@ def _indexes(
         label = index.name or f"{'uq' if index.unique else 'ix'}_{table}_{'_'.join(names)}"[:63]
         found.append(IndexShape(label, names, down, index.unique, renamed_from=index.renamed_from))
     found += [IndexShape(f"ix_{table}_{n}"[:63], (n,)) for n, declared in model.fields.items() if declared.index]
-    return (*found, *_postgresql_indexes(name, model, fields, document, problems))
+    found += _postgresql_indexes(name, model, fields, document, problems)
+    return (*found, *_text_search(name, model, fields, document, problems))
+
+
+def _text_search(
+    name: str, model: Model, fields: Mapping[str, FieldShape], document: Document, problems: list[Problem]
+) -> list[IndexShape]:
+    """The index over the words of the fields that a search looks into."""
+    names = model.postgresql.text_search
+    for number, column in enumerate(names):
+        place = document.place(("models", name, "postgresql", "text_search", number))
+        if column not in fields:
+            fix = did_you_mean(column, fields)
+            problems.append(Problem("DF207", f"{name} has no field {column!r}", place, "", fix))
+        elif fields[column].type.kind not in ("string", "text"):
+            what = f"{column!r} is {fields[column].type}, a search looks into string and text"
+            problems.append(Problem("DF226", what, place, "", "a filter finds its values"))
+        elif column in names[:number]:
+            problems.append(Problem("DF226", f"{column!r} stands twice", place))
+    return [IndexShape(f"fts_{table_name(name)}"[:63], names, method="words")] if names else []
 
 
 def _postgresql_indexes(

@@ -40,12 +40,7 @@ def _not_built(document: Document, at: tuple[str, ...]) -> Iterator[tuple[str, .
 
 def load_models(document: Document) -> Models:
     """The models of a document. Raises `DefinitionError` with every problem of the file."""
-    later: list[tuple[str, ...]] = []
-    for name, model in _items(document, "models"):
-        alone = model.get("postgresql")
-        if isinstance(alone, Mapping) and "text_search" in alone:
-            later.append(("models", name, "postgresql", "text_search"))
-    return _load(Models, document, later)
+    return _load(Models, document, [])
 
 
 def load_settings(document: Document) -> Settings:

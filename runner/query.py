@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from schemas.aggregates import Aggregate
 from schemas.filters import All, Compare, Filter, Order
 from schemas.shapes import ModelShape
 from schemas.types import ValueType
 from schemas.updates import Assign
+
+if TYPE_CHECKING:
+    from schemas.searches import Search
 
 Conflict = Literal["error", "skip", "upsert"]
 Deleted = Literal["hidden", "included", "only"]
@@ -40,6 +43,7 @@ class RowData:
 class Read:
     """Some fields of the rows that `where` finds; with `data`, only of rows whose key is in it.
 
+    search: only rows in which its words occur.
     after: only rows that come later in `orders` than the row with these values, one for each order.
     locks: nobody else changes these rows until the transaction ends.
     """
@@ -54,6 +58,7 @@ class Read:
     data: RowData | None = None
     deleted: Deleted = "hidden"
     after: tuple[object, ...] | None = None
+    search: Search | None = None
 
 
 @dataclass(frozen=True, slots=True)

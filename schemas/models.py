@@ -88,12 +88,14 @@ class PartialIndex(Declaration):
 
 
 class Postgresql(Declaration):
-    """What a model has on PostgreSQL alone."""
+    """Indexes of a kind that PostgreSQL has."""
 
     jsonb_gin_indexes: tuple[Name, ...] = ()
     """Fields of type json or list with a GIN index, which answers equality on the paths into them."""
     partial_indexes: tuple[PartialIndex, ...] = ()
     """Indexes over some of the rows."""
+    text_search: tuple[Name, ...] = ()
+    """Fields of type string or text whose words `search` finds; the one key here that SQLite answers, too."""
 
 
 class Model(Declaration):
@@ -110,7 +112,7 @@ class Model(Declaration):
     indexes: tuple[Index, ...] = ()
     """Indexes over one field or more."""
     postgresql: Postgresql = Field(default_factory=Postgresql)
-    """What it has on PostgreSQL alone."""
+    """Indexes of a kind that PostgreSQL has."""
     renamed_from: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     """Earlier names of the model."""
     removed: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()

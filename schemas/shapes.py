@@ -48,7 +48,8 @@ class FieldShape:
 
 @dataclass(frozen=True, slots=True)
 class IndexShape:
-    """An index over columns; `descending` holds the names that stand with `-`."""
+    """An index over columns; `descending` holds the names that stand with `-`. method: `btree`, `gin` over the paths
+    into json, or `words`, which a search asks."""
 
     name: str
     fields: tuple[str, ...]
@@ -99,6 +100,11 @@ class ModelShape:
         """`table.field` as a sealed value may be bound to it: the present name first, then every older one."""
         fields = (name, *self.fields[name].renamed_from)
         return tuple(f"{table}.{field}" for table in (self.table, *self.renamed_from) for field in fields)
+
+    @property
+    def text_search(self) -> IndexShape | None:
+        """The index over the words of some fields; None where nothing can be searched."""
+        return next((index for index in self.indexes if index.method == "words"), None)
 
     @property
     def types(self) -> dict[str, ValueType]:

@@ -61,6 +61,27 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AsyncEngi
 
 
 @pytest.fixture
+def engines(postgres_url: sa.URL, tmp_path: Path) -> Iterator[list[AsyncEngine]]:
+    """Both databases at once, each without tables."""
+    import asyncio
+
+    schema = f"test_{uuid.uuid4().hex[:12]}"
+    plain = open_engine(postgres_url, poolclass=sa.NullPool)
+
+    async def run(text: str) -> None:
+        async with plain.begin() as connection:
+            await connection.execute(sa.text(text))
+
+    asyncio.run(run(f"CREATE SCHEMA {schema}"))
+    there = {"server_settings": {"search_path": schema}}
+    yield [
+        open_engine(f"sqlite:///{tmp_path}/agreement.db", poolclass=sa.NullPool),
+        open_engine(postgres_url, poolclass=sa.NullPool, connect_args=there),
+    ]
+    asyncio.run(run(f"DROP SCHEMA {schema} CASCADE"))
+
+
+@pytest.fixture
 def fresh_postgres(postgres_url: sa.URL) -> Iterator[str]:
     """The URL of an empty PostgreSQL database as a user writes it."""
     import asyncio

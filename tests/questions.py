@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.access import Access
@@ -160,3 +162,20 @@ async def change(
 
 def delivered_update(how: Any) -> Any:
     return {word: {} if word == "$unset" else Delivered(operand) for word, operand in how.items()}
+
+
+COLLECT = settings(
+    max_examples=1, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+)
+
+
+def collect(strategy: st.SearchStrategy[Any], rounds: int) -> list[Any]:
+    found: list[Any] = []
+
+    @settings(COLLECT, max_examples=rounds)
+    @given(strategy)
+    def each(value: Any) -> None:
+        found.append(value)
+
+    each()
+    return found

@@ -12,7 +12,7 @@ LINES = [
      "runner.sql.jsonsql",
      "runner.sql", "runner.data", "runner.run", "runner.encryption"],
     ["runner.run.choices", "runner.run.results", "runner.run.context", "runner.data.fingerprint"],
-    ["runner.evaluate", "runner.data.cells", "runner.reach", "runner.declarations", "runner.sql.filters", "runner.query"],
+    ["runner.evaluate", "runner.data.cells", "runner.reach", "runner.declarations", "runner.sql.filters", "runner.sql.fulltext", "runner.query"],
     ["runner.sql.jsonwalk", "runner.sql.orders", "runner.sql.jsonedit", "runner.sql.jsonchange"],
     ["runner.conditions", "runner.data.intake", "runner.sql.updates", "runner.sql.aggregates", "runner.parameters", "runner.dialects", "runner.features"],
     ["runner.encryption.vault"],

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from sqlalchemy.dialects.postgresql.base import RESERVED_WORDS
 
 from runner.dialects.row_security import POLICY, secured, unsecured
 from runner.migrate.connection import Live
 from runner.migrate.snapshot import OWN, Facts, Key, Snapshot
+from runner.sql import fulltext
 
 _COLUMNS = """
 SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
@@ -174,9 +175,14 @@ def create_index(table: str, name: str, facts: Facts, *, concurrently: bool = Fa
     return f"{words} {quoted(name)} ON {quoted(table)} USING {facts['definition']}"
 
 
+def words_needed(facts: Iterable[Facts]) -> list[str]:
+    """The statement that makes the function of indexes over words, where one of these items is such an index."""
+    return fulltext.needed([each.get("definition", "") for each in facts])
+
+
 def copy_statements(snapshot: Snapshot) -> list[str]:
     """The statements that create everything a snapshot holds, references last."""
-    statements: list[str] = []
+    statements = words_needed(snapshot.items.values())
     for table in sorted(snapshot.tables):
         statements += create_table(snapshot, table)
         for name, facts in snapshot.of("column", table).items():

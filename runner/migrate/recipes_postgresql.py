@@ -43,7 +43,8 @@ class Recipes(RuleRecipes):
 
     def _create_table(self, change: Change) -> Iterator[Step]:
         table = change.table
-        sql = postgresql.create_table(self.s.want, table)
+        sql = postgresql.words_needed(self.s.want.of("index", table).values())
+        sql += postgresql.create_table(self.s.want, table)
         undo = [f"DROP TABLE {quoted(table)}"]
         yield self.s.step(change, "create_table", "expand", 20, "brief", sql, undo, locks={})
         for name, facts in self.s.want.of("constraint", table).items():

@@ -15,9 +15,10 @@ from runner.migrate.difference import Change
 from runner.migrate.recipes import Situation
 from runner.migrate.risks import highest
 from runner.migrate.snapshot import OWN, Facts, Snapshot
-from runner.migrate.sqlite import AUDIT, column_text, create_index
+from runner.migrate.sqlite import AUDIT, column_text, create_index, drop_index
 from runner.migrate.sqltext import quoted, tokens
 from runner.migrate.step import Backup, Part, Probe, Step
+from runner.sql.fulltext import lite_drops
 
 _INDEX_OPS = frozenset({"add_index", "drop_index", "change_index", "rename_index"})
 
@@ -36,8 +37,7 @@ def steps_for(changes: Sequence[Change], situation: Situation) -> list[Step]:
 
 def _table_steps(table: str, changes: list[Change], s: Situation) -> list[Step]:
     if changes[0].op == "create_table":
-        sql = [sqlite.create_table(s.want, table)]
-        sql += [create_index(table, name, facts) for name, facts in s.want.of("index", table).items()]
+        sql = [sqlite.create_table(s.want, table), *_indexes(s.want, table)]
         return [s.step(changes[0], "create_table", "expand", 20, "brief", sql, [f"DROP TABLE {quoted(table)}"])]
     if changes[0].op == "drop_table":
         return [_drop_table(changes[0], s)]
@@ -47,13 +47,20 @@ def _table_steps(table: str, changes: list[Change], s: Situation) -> list[Step]:
 
 def _drop_table(change: Change, s: Situation) -> Step:
     table, kept = change.table, s.trash(change.table)
-    if s.on_drop.get(table) == "drop":
-        return s.step(change, "drop_table", "contract", 97, "brief", [f"DROP TABLE {quoted(table)}"])
     # names of indexes are the file's: those of the trash would be in the way of a table of the same name
-    sql = [f"DROP INDEX {quoted(name)}" for name in s.have.of("index", table)]
+    sql = [text for name, facts in s.have.of("index", table).items() for text in drop_index(name, facts)]
+    if s.on_drop.get(table) == "drop":
+        return s.step(change, "drop_table", "contract", 97, "brief", [*sql, f"DROP TABLE {quoted(table)}"])
     sql.append(f"ALTER TABLE {quoted(table)} RENAME TO {quoted(kept)}")
     backup = Backup("trash_table", table, table, kept)
     return s.step(change, "drop_table", "contract", 97, "brief", sql, backups=[backup])
+
+
+def _indexes(snapshot: Snapshot, table: str) -> list[str]:
+    """The statements that build every index of a table."""
+    columns = snapshot.of("column", table)
+    found = snapshot.of("index", table).items()
+    return [text for name, facts in found for text in create_index(table, name, facts, columns)]
 
 
 class _Native:
@@ -129,15 +136,18 @@ class _Native:
                 yield s.step(change, "drop_column", "contract", 96, "brief", sql, backups=[backup])
             case "add_index" | "change_index" | "rename_index":
                 facts = _facts(change.after)
-                old = {"change_index": change.name, "rename_index": _facts(change.before).get("name", "")
-                       if change.before else ""}.get(change.op)  # fmt: skip
-                sql = [f"DROP INDEX {quoted(old)}"] if old else []
-                sql.append(create_index(self.table, change.name, facts))
+                sql = []
+                if change.op == "change_index":
+                    sql = drop_index(change.name, _facts(change.before))
+                elif change.op == "rename_index":
+                    sql = drop_index(_facts(change.before)["name"], facts)
+                sql += create_index(self.table, change.name, facts, s.want.of("column", self.table))
                 is_new = change.op == "add_index" and "unique" in facts
                 rule = "add_unique_index" if is_new else change.op
                 yield s.step(change, rule, "expand", 76, "brief", sql, probes=_index_probes(s, change, facts))
             case "drop_index":
-                yield s.step(change, "drop_index", "contract", 95, "brief", [f"DROP INDEX {quoted(change.name)}"])
+                sql = drop_index(change.name, _facts(change.before))
+                yield s.step(change, "drop_index", "contract", 95, "brief", sql)
 
 
 class _Rebuild:
@@ -171,9 +181,11 @@ class _Rebuild:
             sql.append(
                 f"INSERT INTO sqlite_sequence (name, seq) SELECT {kept}, seq FROM sqlite_sequence WHERE name = {given}"
             )
+        # an index over words is a table of its own, and the rows may get other numbers
+        words = [n for n, f in s.have.of("index", self.table).items() if f["definition"].startswith(sqlite.WORDS)]
+        sql += [text for name in words for text in lite_drops(name)]
         sql += [f"DROP TABLE {table}", f"ALTER TABLE {new} RENAME TO {table}", "PRAGMA legacy_alter_table=OFF"]
-        sql += [create_index(self.table, name, facts) for name, facts in target.of("index", self.table).items()]
-        sql += self._triggers()
+        sql += [*_indexes(target, self.table), *self._triggers()]
         change = Change("rebuild_table", self.table)
         step = s.step(change, "rebuild_table", "contract", 50, "brief", sql, probes=self.probes, backups=self.backups)
         return _with_parts(step, parts)

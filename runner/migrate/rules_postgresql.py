@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from runner.migrate.casts import Cast, cast
 from runner.migrate.difference import Change
-from runner.migrate.postgresql import add_constraint, create_index, quoted
+from runner.migrate.postgresql import add_constraint, create_index, quoted, words_needed
 from runner.migrate.recipes import Situation, cut
 from runner.migrate.snapshot import OWN, Facts
 from runner.migrate.step import Phase, Probe, Step
@@ -245,14 +245,14 @@ class RuleRecipes:
         undo = [f"DROP INDEX CONCURRENTLY IF EXISTS {quoted(change.name)}"]
         yield self.s.step(
             change, "add_unique_index" if is_unique else "add_index", "contract" if is_late else "expand", 76,
-            "outside", [build], undo, probes=_index_probes(self.s, change, facts), label=label,
+            "outside", [*words_needed([facts]), build], undo, probes=_index_probes(self.s, change, facts), label=label,
         )  # fmt: skip
 
     def _change_index(self, change: Change) -> Iterator[Step]:
         facts, temporary = given(change.after), cut(f"{OWN}new_{change.name}")
         build = create_index(change.table, temporary, facts, concurrently=True)
         undo = [f"DROP INDEX CONCURRENTLY IF EXISTS {quoted(temporary)}"]
-        yield self.s.step(change, "change_index", "contract", 76, "outside", [build], undo,
+        yield self.s.step(change, "change_index", "contract", 76, "outside", [*words_needed([facts]), build], undo,
                           probes=_index_probes(self.s, change, facts), label="build index of change_index")  # fmt: skip
         drop = [f"DROP INDEX CONCURRENTLY {quoted(change.name)}"]
         yield self.s.step(change, "change_index", "contract", 77, "outside", drop, label="drop old of change_index")

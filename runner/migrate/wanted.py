@@ -12,6 +12,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable
 
 from runner.dialects.row_security import SECURED, secured
+from runner.sql import fulltext
 from runner.sql.filters import Database
 from runner.sql.tables import build_tables
 from schemas.shapes import ModelShape
@@ -61,8 +62,14 @@ def wanted_of(models: Mapping[str, ModelShape], database: Database, sources: Map
     """What these models want of a database. `sources`: the file of each model."""
     tables = build_tables(models, database)
     found = sources or {}
+    statements = statements_of(tables, database)
+    if database == "sqlite":
+        for model in models.values():
+            if index := model.text_search:
+                columns = tuple(tables[model.name].c.keys())
+                statements += fulltext.lite_statements(index.name, model.table, index.fields, columns)
     return Wanted(
-        database, tuple(statements_of(tables, database)), {model.table: name for name, model in models.items()},
+        database, (*fulltext.needed(statements), *statements), {model.table: name for name, model in models.items()},
         tuple(hint for model in models.values() for hint in _hints(model)),
         {(m.table, f.name): _NOW[database] for m in models.values() for f in m.fields.values()
          if f.managed and f.type.kind == "datetime" and not f.type.nullable},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from runner.data.rows import Batch, SpooledRows
 from runner.evaluate import value_at
@@ -27,6 +28,9 @@ from schemas.paths import find_path
 from schemas.shapes import ModelShape
 from schemas.types import INTEGER_MAX, ValueProblem, ValueType
 
+if TYPE_CHECKING:
+    from schemas.searches import Search
+
 NAMES = ValueType("list", items=ValueType("string"))
 
 
@@ -42,6 +46,7 @@ class Listing:
     fields: tuple[str, ...]
     deleted: Deleted
     after: object = None
+    search: Search | None = None
 
 
 class ListRows:
@@ -56,6 +61,7 @@ class ListRows:
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
         return {
             "filter": FILTER,
+            "search": Port("search", ValueType("string"), help="words that occur in the fields of `text_search`"),
             "order_by": Port(
                 "order_by", NAMES, help="fields, `-` in front for descending", shape="order_by", literal=True
             ),
@@ -78,6 +84,7 @@ class ListRows:
             value = values.get(name)
             if isinstance(value, int) and value < 0:
                 raise ValueProblem("wants a whole number of at least 0", (name,))
+        words = read_under("search", lambda: _search_of(values, model))
         fields = values.get("fields", list(types))
         assert isinstance(fields, list)
         for index, name in enumerate(fields):
@@ -95,7 +102,7 @@ class ListRows:
             cursor = read_under("after", lambda: parse_after(arguments["after"], orders, types))
         listing = Listing(
             model, filter_of(arguments, model), orders, values.get("limit"), values.get("offset"), tuple(fields),
-            read_deleted(arguments), cursor,
+            read_deleted(arguments), cursor, words,
         )  # fmt: skip
         rows = ValueType("rows", fields={name: types[name] for name in fields})
         members = {"rows": rows, "count": ValueType("integer"), "next": cursor_type(orders, types)}
@@ -112,6 +119,7 @@ class ListRows:
         read = Read(
             parsed.model, columns, parsed.where, parsed.orders, _one_more(limit), offset,
             deleted=parsed.deleted, after=parsed.after if isinstance(parsed.after, tuple) else None,
+            search=parsed.search,
         )  # fmt: skip
         last: tuple[object, ...] = ()
         more = False
@@ -125,6 +133,21 @@ class ListRows:
         values = dict(zip(columns, last, strict=False))
         place = {name: value_at(values[path.column], path.steps) for name, path in paths.items()} if more else None
         return {"rows": kept, "count": kept.count, "next": place}
+
+
+def _search_of(values: Mapping[str, object], model: ModelShape) -> Search | None:
+    """The words to look for; None without any, and until a connection's text is there."""
+    if "search" not in values:
+        return None
+    from schemas.searches import parse_search
+
+    if model.text_search is None:
+        texts = [name for name, field in model.fields.items() if field.type.kind in ("string", "text")]
+        fix = f"declare {model.name} with postgresql: {{text_search: [{', '.join(texts[:3]) or '…'}]}}"
+        why = "words are found by an index, which the model declares; $regex and $contains need none"
+        raise ValueProblem(f"{model.name} has no text_search", kind="name", why=why, fix=fix)
+    text = values["search"]
+    return parse_search(text) if isinstance(text, str) else None
 
 
 def _one_more(limit: int | None) -> int | None:

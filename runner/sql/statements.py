@@ -17,6 +17,7 @@ from runner.dialects.types import column_type
 from runner.query import EVERY_ROW, Absent, Count, Delete, Insert, Load, Query, Read, Summary, Update, Upsert
 from runner.sql.aggregates import aggregate_statement, results
 from runner.sql.filters import Columns, Database, condition
+from runner.sql.fulltext import search_condition
 from runner.sql.jsonchange import misfit
 from runner.sql.orders import after, order
 from runner.sql.updates import changes, parts_by_field
@@ -81,6 +82,8 @@ def _read(query: Read, table: sa.Table, database: Database) -> sa.Select[Any]:
     columns = [table.c[name] for name in query.fields]
     found = sa.select(*columns).where(_where(query.model, query.where, table, database))
     found = _matching(found, query, table, database)
+    if query.search is not None:
+        found = found.where(search_condition(query.search, query.model, table, database))
     if query.after is not None:
         found = found.where(after(query.orders, query.after, dict(table.c), query.model.types, database))
     found = found.order_by(*order(query.orders, dict(table.c), query.model.types, database))

@@ -13,6 +13,7 @@ from runner.dialects.types import SQLITE_PRECISION, Stored, column_type, to_sqli
 from runner.errors import DefinitionError, Problem
 from runner.features.encryption import stored_model
 from runner.features.soft_delete import LIVE
+from runner.sql import fulltext
 from runner.sql.filters import Database, condition
 from schemas.conditions import All, AnyOf, Compare, Filter, Not
 from schemas.filters import parse_filter
@@ -77,7 +78,7 @@ def _table(model: ModelShape, models: Mapping[str, ModelShape], metadata: sa.Met
         for word, rule in _rules(field, table.c[name], types, database):
             table.append_constraint(sa.CheckConstraint(rule, name=_label(f"ck_{word}", model, name)))
     for index in model.indexes:
-        if index.method == "gin" or index.condition is not None:
+        if index.method != "btree" or index.condition is not None:
             if database == "postgresql":
                 _postgresql_index(index, table, types)
             continue
@@ -89,7 +90,10 @@ def _table(model: ModelShape, models: Mapping[str, ModelShape], metadata: sa.Met
 
 
 def _postgresql_index(index: IndexShape, table: sa.Table, types: Mapping[str, ValueType]) -> None:
-    """An index over JSON, whose paths are asked by containment, or over the rows that meet a condition."""
+    """An index over words, over JSON, whose paths are asked by containment, or over the rows that meet a condition."""
+    if index.method == "words":
+        sa.Index(index.name, fulltext.document(index, table), postgresql_using="gin")
+        return
     if index.method == "gin":
         ops = dict.fromkeys(index.fields, "jsonb_path_ops")
         sa.Index(index.name, *(table.c[n] for n in index.fields), postgresql_using="gin", postgresql_ops=ops)

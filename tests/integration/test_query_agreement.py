@@ -9,22 +9,14 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import oracle
 import pytest
-import sqlalchemy as sa
-from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from questions import JSON_COLUMNS, ask, change, evaluate, fill, summarize, table_of, thing
+from questions import JSON_COLUMNS, ask, change, collect, evaluate, fill, summarize, table_of, thing
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from runner.dialects.session import open_engine
-
-COLLECT = settings(
-    max_examples=1_500, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
-)
 LETTERS = ["", "a", "b", "ab", "B", "Ä", "ä", "a%", "a_b", "a\\b", "é\U0001f600", "a\nb", "5", "true", "o'k", '"']
 TEXTS = st.sampled_from(LETTERS)
 INTEGERS = st.sampled_from([-(2**63), -7, -1, 0, 1, 2, 5, 30, 2**53 + 1, 2**63 - 1])
@@ -136,37 +128,6 @@ def joined(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 FILTERS = st.recursive(ONE, joined, max_leaves=4)
-
-
-@pytest.fixture
-def engines(postgres_url: sa.URL, tmp_path: Path) -> Iterator[list[AsyncEngine]]:
-    """Both databases at once, each without tables."""
-    schema = f"agreement_{tmp_path.name}"[:50].replace("-", "_")
-    plain = open_engine(postgres_url, poolclass=sa.NullPool)
-
-    async def run(text: str) -> None:
-        async with plain.begin() as connection:
-            await connection.execute(sa.text(text))
-
-    asyncio.run(run(f"CREATE SCHEMA {schema}"))
-    there = {"server_settings": {"search_path": schema}}
-    yield [
-        open_engine(f"sqlite:///{tmp_path}/agreement.db", poolclass=sa.NullPool),
-        open_engine(postgres_url, poolclass=sa.NullPool, connect_args=there),
-    ]
-    asyncio.run(run(f"DROP SCHEMA {schema} CASCADE"))
-
-
-def collect(strategy: st.SearchStrategy[Any], rounds: int) -> list[Any]:
-    found: list[Any] = []
-
-    @settings(COLLECT, max_examples=rounds)
-    @given(strategy)
-    def each(value: Any) -> None:
-        found.append(value)
-
-    each()
-    return found
 
 
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")

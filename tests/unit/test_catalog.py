@@ -104,3 +104,22 @@ def test_each_mistake_of_a_pipeline_has_its_place(text: str, problem: str) -> No
     with pytest.raises(DefinitionError) as caught:
         load_pipeline(parse_document(f"name: p\nsteps:\n  {text}\n".encode(), "p.yaml"))
     assert problem in [str(p) for p in caught.value.problems]
+
+
+def test_a_search_looks_into_text_that_the_database_can_read() -> None:
+    sealed = """
+models:
+  Note:
+    fields: {title: string, ssn: string, kind: {type: enum, values: [a]}}
+    features: {encryption: {fields: [ssn]}}
+    postgresql: {text_search: [title, ssn, kind, titel, title]}
+"""
+    with pytest.raises(DefinitionError) as refused:
+        catalog(sealed)
+    told = [(p.code, p.what, p.fix) for p in refused.value.problems]
+    assert told == [
+        ("DF222", "'ssn' is encrypted and cannot be in an index", ""),
+        ("DF226", "'kind' is enum[a], a search looks into string and text", "a filter finds its values"),
+        ("DF207", "Note has no field 'titel'", "did you mean title?"),
+        ("DF226", "'title' stands twice", ""),
+    ]
