@@ -17,6 +17,7 @@ RunState = Literal[
     "cancelled",
     "needs_decision",
     "undone",
+    "partly_undone",
     "undo_failed",
     "taken_over",
     "silent",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from runner.ledger.runs import RunRow, attempts_of, find_run
 from runner.ledger.tables import ledger_tables
 from runner.loading import load_recorded
 from runner.plan import Plan, build_plan
+from runner.run.results import UndoResult, undo_lines
 
 if TYPE_CHECKING:
     from runner.dialects.store import Store
@@ -42,6 +43,8 @@ class History:
     run: RunRow
     steps: Mapping[str, StepHistory]
     plan: Plan | None
+    undo: Mapping[str, UndoResult]
+    """What was taken back and what stays, where the run was taken back."""
 
 
 async def read_history(store: Store, run_id: str) -> History:
@@ -56,7 +59,9 @@ async def read_history(store: Store, run_id: str) -> History:
     )
     records: dict[str, dict[str, Any]] = {str(row[0]): dict(zip(wanted, row, strict=True)) for row in rows}
     attempts = await attempts_of(store, run_id)
-    summary: Mapping[str, Any] = json.loads(run.summary)["steps"] if run.summary else {}
+    kept: Mapping[str, Any] = json.loads(run.summary) if run.summary else {}
+    summary: Mapping[str, Any] = kept.get("steps", {})
+    undo = {name: UndoResult(**told) for name, told in kept.get("undo", {}).items()}
     plan = _plan(run)
     names = [*(plan.steps if plan else ()), *(n for n in (*records, *summary) if not plan or n not in plan.steps)]
     steps = {}
@@ -67,7 +72,7 @@ async def read_history(store: Store, run_id: str) -> History:
             name, _state(record, told, failed, run), record.get("rows"), failed, told.get("error"),
             record.get("epoch"), record.get("started_at"), record.get("finished_at"),
         )  # fmt: skip
-    return History(run, steps, plan)
+    return History(run, steps, plan, undo)
 
 
 def _plan(run: RunRow) -> Plan | None:
@@ -139,7 +144,8 @@ def history_record(history: History) -> dict[str, object]:
         }
         for step in history.steps.values()
     }  # fmt: skip
-    return runs_record(history.run) | {"steps": steps}
+    undo = {"undo": {name: asdict(told) for name, told in history.undo.items()}} if history.undo else {}
+    return runs_record(history.run) | {"steps": steps} | undo
 
 
 def history_text(history: History) -> str:
@@ -163,7 +169,7 @@ def history_text(history: History) -> str:
         counted = "" if step.rows is None else f"{step.rows:,} row{'' if step.rows == 1 else 's'}"
         tried = f"  {len(step.attempts)} failed attempt{'s' if len(step.attempts) > 1 else ''}" if step.attempts else ""
         lines.append(f"  {step.name:<{width}}  {step.state:<10} {counted:>14}{tried}".rstrip())
-    return "\n".join(lines)
+    return "\n".join([*lines, *(["undo", *undo_lines(history.undo)] if history.undo else [])])
 
 
 def why_text(history: History, name: str) -> str:

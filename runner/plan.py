@@ -95,7 +95,8 @@ def _last(graph: Graph) -> set[str]:
 def _wanted(graph: Graph) -> dict[str, frozenset[str] | None]:
     """For each step the members of its output that someone reads."""
     read: dict[str, set[str] | None] = {name: set() for name in graph.steps}
-    undos = [step.undo for step in graph.steps.values() if isinstance(step.undo, GraphStep)]
+    every = [inner for step in graph.steps.values() for inner in step.with_inside()]
+    undos = [step.undo for step in every if isinstance(step.undo, GraphStep)]
     links = [*(link for step in (*graph.steps.values(), *undos) for link in step.reads), *graph.outputs.values()]
     for link in links:
         members = read.get(link.root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -129,6 +130,10 @@ def run_text(result: RunResult) -> str:
         told.append(f"  ✓ {len(steps) - len(shown):,} steps succeeded")
     if result.audit_head is not None:
         told.append(f"  audit head {result.audit_head}")
+    if result.undo:
+        from runner.run.results import undo_lines  # `validate` needs no results
+
+        told += ["undo", *undo_lines(result.undo)]
     if result.outputs:
         told.append("outputs")
         for name, value in result.outputs.items():
@@ -140,6 +145,7 @@ _STATES = {
     "succeeded": "succeeded", "failed": "failed", "interrupted": "was interrupted", "timed_out": "ran out of time",
     "cancelled": "was cancelled", "needs_decision": "waits for a decision", "taken_over": "was taken over",
     "silent": "lost its database", "skipped": "was skipped", "undone": "was taken back",
+    "partly_undone": "was taken back in part",
     "undo_failed": "could not be taken back",
 }  # fmt: skip
 
@@ -161,6 +167,8 @@ def run_json(result: RunResult, *, one_line: bool = False) -> str:
     }  # fmt: skip
     if result.audit_head is not None:
         document["audit_head"] = result.audit_head
+    if result.undo:
+        document["undo"] = {name: asdict(told) for name, told in result.undo.items()}
     if one_line:
         document = {"v": 1, "event": "summary"} | document
     return json.dumps(document, ensure_ascii=False, indent=None if one_line else 2, default=_json)
@@ -204,8 +212,13 @@ def refusal_json(error: DfrunError) -> str:
 
 def exit_status(result: RunResult) -> int:
     """0, 1, 3 (taken over), 4 (failed, and undone), 5 (a decision is needed, or an undo did not work), 75 (every
-    failure may pass by itself) or 124 (out of time)."""
-    by_state = {"timed_out": 124, "taken_over": 3, "needs_decision": 5, "silent": 75, "undone": 4, "undo_failed": 5}
+    failure may pass by itself) or 124 (out of time). A run that was to be taken back: 0, or 5 where something stays."""
+    if result.is_asked_to_undo and result.state in ("undone", "partly_undone"):
+        return 0 if result.state == "undone" else 5
+    by_state = {
+        "timed_out": 124, "taken_over": 3, "needs_decision": 5, "silent": 75, "undone": 4, "partly_undone": 1,
+        "undo_failed": 5,
+    }  # fmt: skip
     if result.state in by_state:
         return by_state[result.state]
     failed = [step for step in result.steps.values() if step.state in _FAILED]

@@ -69,6 +69,8 @@ OUTSIDE = "outside"
 """The entry of what was changed by no step."""
 ERASE = "erase"
 """The action of the record that says a row's values were taken out of the trail."""
+RUN = "$run"
+"""Stands for the model where a record is about a step of the run itself."""
 FIELDS = ("model", "key", "action", "salt", "before", "after")
 _SEPARATOR = "\x1f"
 
@@ -140,6 +142,13 @@ class Recorder:
             said = {"entry": self._entry, "model": model.name, "key": key, "action": ERASE}
             await self._session.execute(sa.insert(ROW).values(said))
         return emptied
+
+    async def say(self, action: str, about: str, details: dict[str, str]) -> str | None:
+        """Chain on something that a user decided about a run, and gives the head. about: a step of the run."""
+        await self.begin()
+        said = {"entry": self._entry, "model": RUN, "key": json.dumps(about, ensure_ascii=False), "action": action}
+        await self._session.execute(sa.insert(ROW).values(said | {"after": json.dumps(details, ensure_ascii=False)}))
+        return await self.seal()
 
     async def _digest(self, entry: str) -> tuple[int, str]:
         own = ROW.c.entry == entry

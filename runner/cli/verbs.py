@@ -203,7 +203,9 @@ def run(
 @click.option("--mark-done", metavar="STEP", help="this step, whose outcome is unknown, was done")
 @click.option("--with-output", metavar="YAML", help="what the step of --mark-done gave: '{id: 7}'")
 @click.option("--redo", multiple=True, metavar="STEP", help="this step, whose outcome is unknown, was not done")
-@click.option("--skip-undo", multiple=True, metavar="STEP", help="this step stays as it is, though it was to be undone")
+@click.option(
+    "--skip-undo", multiple=True, metavar="STEP", help="this step, or item STEP:NUMBER of a loop, is not undone"
+)
 @click.option("--reason", metavar="TEXT", help="why: it is put on record")
 @database_options
 @_output_options
@@ -229,12 +231,12 @@ def undo(run_id: str, database: str | None, environment: str | None, **shown: An
     from runner import api
 
     options = api.RunOptions(database=database, environment=environment)
-    _conduct(lambda told, started: api.undo_run(run_id, told, started), options, is_asked_to_undo=True, **shown)
+    _conduct(lambda told, started: api.undo_run(run_id, told, started), options, **shown)
 
 
 def _conduct(
     work: Callable[[RunOptions, Callable[[Executor], None]], Awaitable[RunResult]], options: RunOptions, *,
-    output: str, quiet: bool, verbose: bool, debug: bool, is_asked_to_undo: bool = False,
+    output: str, quiet: bool, verbose: bool, debug: bool,
 ) -> None:  # fmt: skip
     """Run something, show it, and leave with its exit status."""
     import asyncio
@@ -271,8 +273,6 @@ def _conduct(
         if debug:
             raise result.bug
         sys.exit(_bug(result.bug))
-    if result.state == "undone" and is_asked_to_undo:
-        sys.exit(0)
     sys.exit(INTERRUPTED.get(signals.caught, 130) if signals.caught else report.exit_status(result))
 
 

@@ -181,7 +181,8 @@ class _Builder:
         if built is None:
             return
         scope.types[name] = built.checked.output
-        built = self.undos.given(scope, name, built)
+        if step.foreach is None:  # the body of a loop has its undo already
+            built = self.undos.given(scope, name, built)
         if len(self.problems) > before:
             return
         scope.built[built.id] = built
@@ -289,11 +290,8 @@ class _Builder:
         part = self._part(body, name, wires, {}, ())
         if part is None or items is None:
             return None
+        part = self.undos.given(body, name, part)
         built[part.id] = part
-        for inner in built.values():
-            if inner.undo is not None:
-                self._report(scope, "DF318", at, "a loop is not taken back item by item", "a run may die inside of it",
-                             "put the loop into a group with transaction: true")  # fmt: skip
         fields = part.checked.output.fields or {}
         may_be_null = part.checked.output.nullable or part.id in self.may_skip
         outputs = {
@@ -304,7 +302,8 @@ class _Builder:
         uses_database = any(inner.kind.uses_database for inner in built.values())
         body_steps = tuple(built.values())
         loop = Loop(Inside(body_steps, outputs, outside[1:], len(body_steps) > 1), step.foreach, uses_database)
-        return self._whole(scope, name, "foreach", loop, outside, after, when, _NO_RETRY, None)
+        whole = self._whole(scope, name, "foreach", loop, outside, after, when, _NO_RETRY, None)
+        return replace(whole, undo="items") if any(inner.undo is not None for inner in body_steps) else whole
 
     def _whole(
         self, scope: Scope, name: str, node: str, kind: Transaction | Loop, outside: list[Link],

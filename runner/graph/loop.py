@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from runner.data.rows import Batch, ListRows, Rows, SpooledRows
-from runner.errors import Problem, StepError
+from runner.errors import Problem, StepError, UndecidedError
 from runner.graph.inside import Inside, arrived_in
 from runner.graph.shapes import GraphStep
 from runner.nodes.base import Checked, Context, Subject
@@ -102,6 +102,9 @@ async def go_over(loop: Loop, items: Items, work: Work, parallel: int) -> Mappin
     async def one(number: int, item: object) -> None:
         try:
             told[number] = await work(number, item)
+        except UndecidedError as unknown:
+            # nothing that the loop says about errors of items decides about an outcome that nobody knows
+            broken.append(UndecidedError(replace(unknown.problem, what=f"item {number}: {unknown.problem.what}")))
         except (StepError, ValueProblem) as raised:
             error = raised if isinstance(raised, StepError) else StepError(Problem("DF501", raised.what))
             problem = replace(error.problem, what=f"item {number}: {error.problem.what}")
@@ -111,7 +114,7 @@ async def go_over(loop: Loop, items: Items, work: Work, parallel: int) -> Mappin
             broken.append(error)
 
     try:
-        async for item in _each(items.items):
+        async for item in each_item(items.items):
             while len(running) >= parallel:
                 _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             if broken or (failed and not loop.collects):
@@ -147,7 +150,8 @@ def _gathered(loop: Loop, told: Mapping[int, Mapping[str, object] | StepError], 
     return members
 
 
-async def _each(items: Rows | Sequence[object]) -> AsyncIterator[object]:
+async def each_item(items: Rows | Sequence[object]) -> AsyncIterator[object]:
+    """The items one after the other; of rows, each as a mapping."""
     if isinstance(items, Rows):
         async for batch in items.batches():
             for row in batch.rows:

@@ -52,7 +52,8 @@ class GraphStep:
     slots: tuple[Connection, ...] = field(default=(), hash=False)
     after: Mapping[str, Upstream] = field(default_factory=dict, hash=False)
     when: tuple[Condition, ...] = ()
-    undo: Literal["auto"] | GraphStep | None = None
+    undo: Literal["auto", "items"] | GraphStep | None = None
+    """`auto`: by what the step wrote; `items`: a loop, whose body says it; else a step of its own."""
     phase: Phase = "main"
     retry: Retry | None = None
     timeout_seconds: float | None = None
@@ -65,10 +66,17 @@ class GraphStep:
             return self.connections
         return (*self.connections, *(link for condition in self.when for link in condition.links))
 
+    @property
+    def writes(self) -> bool:
+        """Whether the step, or one inside it, changes anything."""
+        inside = getattr(self.kind, "steps", None)
+        return self.kind.writes if inside is None else any(step.writes for step in inside)
+
     def with_inside(self) -> Iterator[GraphStep]:
-        """The step and, of a transaction, the steps inside it."""
+        """The step and, of a transaction or a loop, the steps inside it, at any depth."""
         yield self
-        yield from getattr(self.kind, "steps", ())
+        for step in getattr(self.kind, "steps", ()):
+            yield from step.with_inside()
 
     def bind(self, values: list[object]) -> dict[str, object]:
         """The arguments with the values of `connections`, in their order, delivered where they belong."""

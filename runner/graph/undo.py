@@ -36,29 +36,33 @@ class Undos:
         declared, at = scope.steps[name].undo, (*scope.at, name, "undo")
         if declared is None:
             return built
-        if scope.is_transaction or isinstance(built.kind, Loop):
-            where = "inside a transaction" if scope.is_transaction else "at a loop"
-            fix = (
-                "write undo at the group"
-                if scope.is_transaction
-                else "put the loop into a group with transaction: true"
-            )
-            scope.file.report("DF318", at, True, f"undo stands {where}", "it is taken back as a whole", fix)
+        if scope.is_transaction:
+            what, why = "undo stands inside a transaction", "it is taken back as a whole"
+            scope.file.report("DF318", at, True, what, why, "write undo at the group")
             return built
         if isinstance(declared, Undo):
             return self._explicit(scope, name, built, declared)
         inside = [id_ for id_ in scope.built if id_.startswith(f"{built.id}.")]
         if inside:  # a group, or a file: each of its steps
             for id_ in inside:
-                if scope.built[id_].undo is None and _changes(scope.built[id_]):
-                    scope.built[id_] = self._auto(scope, at, scope.built[id_])
+                scope.built[id_] = self._where_missing(scope, at, scope.built[id_])
             return built
         return self._auto(scope, at, built)
 
+    def _where_missing(self, scope: Scope, at: At, step: GraphStep) -> GraphStep:
+        """The step with a derived undo, unless it changes nothing or says itself how it is taken back."""
+        if not step.writes or (step.undo is not None and not isinstance(step.kind, Loop)):
+            return step
+        return self._auto(scope, at, step)
+
     def _auto(self, scope: Scope, at: At, step: GraphStep) -> GraphStep:
-        if not _changes(step):
+        if not step.writes:
             scope.file.report("DF318", at, False, f"{step.node} changes nothing", fix="remove undo")
             return step
+        if isinstance(step.kind, Loop):
+            inside = step.kind.inside
+            body = tuple(self._where_missing(scope, at, inner) for inner in inside.steps)
+            return replace(step, kind=replace(step.kind, inside=replace(inside, steps=body)), undo="items")
         for inner in step.with_inside():
             reason = _hindrance(inner)
             if reason:
@@ -101,12 +105,6 @@ class Undos:
                     "DF318", here, False, what, "there is nothing to take back", "undo: auto at the steps"
                 )
         return tuple(id_ for id_ in every if id_ in chosen)
-
-
-def _changes(step: GraphStep) -> bool:
-    if isinstance(step.kind, Transaction):
-        return any(inner.kind.writes for inner in step.kind.steps)
-    return step.kind.writes
 
 
 def _hindrance(step: GraphStep) -> str:

@@ -7,7 +7,7 @@ epoch. Either way its INSERT gives no row, and it does nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, cast
@@ -30,6 +30,10 @@ Status = Literal["open", "done", "source", "started"]
 `started`: an external step was about to act; what came of it is not known."""
 
 
+Beside = Callable[[CoreSession], Awaitable[None]]
+"""Writes something in the transaction of a record."""
+
+
 class TakenOverError(Exception):
     """Another process has taken over this run; nothing that this one does is kept."""
 
@@ -41,6 +45,11 @@ class StepKey:
     step: str
     kind: Literal["do", "undo"] = "do"
     part: str = ""
+
+    @property
+    def label(self) -> str:
+        """As a user names it: the step, and which item of a loop (`charge:3`)."""
+        return f"{self.step}:{self.part}" if self.part else self.step
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +172,15 @@ class Ledger:
     # --- for steps whose effect is in no database ------------------------------------------------------------
 
     async def record(
-        self, key: StepKey, value: object, wanted: frozenset[str] | None, rows: int | None
+        self, key: StepKey, value: object, wanted: frozenset[str] | None, rows: int | None, beside: Beside | None = None
     ) -> Record | None:
-        """Record what a step gave, after the fact; gives the record that another executor made first, if one did."""
+        """Record what a step gave, after the fact; gives the record that another executor made first, if one did.
+        beside: writes what belongs into the same transaction."""
         async with self.store.session(opening=[self.entering(key)], label=self.label(key)) as session:
             if not session.entered:
                 return await self.found(key)
+            if beside is not None:
+                await beside(session)
             await self.leaving(session, key, value, wanted, rows)
         self.committed(session)
         return None
@@ -184,12 +196,16 @@ class Ledger:
         self._later = self._later[len(waiting) :]
         return None if entered else await self.found(key)
 
-    async def settle(self, key: StepKey, value: object, wanted: frozenset[str] | None, rows: int | None) -> None:
+    async def settle(
+        self, key: StepKey, value: object, wanted: frozenset[str] | None, rows: int | None, beside: Beside | None = None
+    ) -> None:
         """Record what came of an intent. Raises `TakenOverError`."""
         mine = Bound(self._texts.settle, self._key(key) | {"epoch": self.epoch})
         async with self.store.session(opening=[mine], label=self.label(key)) as session:
             if not session.entered:
                 raise TakenOverError
+            if beside is not None:
+                await beside(session)
             await self.leaving(session, key, value, wanted, rows)
         self.committed(session)
 

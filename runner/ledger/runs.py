@@ -21,9 +21,10 @@ from runner.ledger.tables import INSTANT, ledger_tables, name, now
 from schemas.pipeline import Overlap
 
 RunStatus = Literal[
-    "running", "succeeded", "failed", "interrupted", "cancelled", "needs_decision", "undone", "undo_failed"
-]
-ENDED = ("succeeded", "cancelled", "undone")
+    "running", "succeeded", "failed", "interrupted", "cancelled", "needs_decision", "undone", "partly_undone",
+    "undo_failed",
+]  # fmt: skip
+ENDED = ("succeeded", "cancelled", "undone", "partly_undone")
 """Nothing is left to do in these runs."""
 _POLL_SECONDS = 0.5
 _TAKEOVER_SECONDS = 20
@@ -257,14 +258,17 @@ def check_unfinished(row: RunRow) -> None:
     """Raises `DefinitionError` DF442 when there is nothing to go on with."""
     if row.status in ENDED:
         ended = f"{row.finished_at:%Y-%m-%d %H:%M:%S} UTC" if row.finished_at else "before"
-        words = {"succeeded": "succeeded", "undone": "failed, and is taken back"}
+        words = {
+            "succeeded": "succeeded", "undone": "failed, and is taken back",
+            "partly_undone": "failed, and is taken back as far as it can be",
+        }  # fmt: skip
         what = f"run {row.run_id} has {words.get(row.status, 'been cancelled')} ({ended})"
         raise DefinitionError(Problem("DF442", what, None, "there is nothing to go on with", "start a new run"))
 
 
 def check_undoable(row: RunRow) -> None:
     """Raises `DefinitionError` DF442 when there is nothing to take back."""
-    if row.status == "undone":
+    if row.status in ("undone", "partly_undone"):
         what = f"run {row.run_id} is taken back already"
         raise DefinitionError(Problem("DF442", what, None, "there is nothing to go on with", "start a new run"))
 

@@ -6,9 +6,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from typing import TYPE_CHECKING
 
 from runner.encryption.vault import Vault
-from runner.errors import Problem, StepError
+from runner.errors import Problem, StepError, UnreachableError
+
+if TYPE_CHECKING:
+    from runner.ledger.records import Record
 
 _PREFIX = "sealed:"
 
@@ -57,3 +61,16 @@ class Seals:
 def is_sealed(kept: str) -> bool:
     """Whether a text is kept sealed; JSON never begins like this."""
     return kept.startswith(_PREFIX)
+
+
+def opened(seals: Seals, kept: str, *place: str) -> str:
+    """What is recorded of a run, before the run goes on. Raises `UnreachableError` DF543, DF544."""
+    try:
+        return seals.open_text(kept, *place)
+    except StepError as error:
+        raise UnreachableError(error.problem) from None
+
+
+def text_of(seals: Seals, record: Record) -> str:
+    """The output that a record keeps, as text. Raises `UnreachableError`."""
+    return opened(seals, record.output or "", record.key.step, record.key.kind, record.key.part)

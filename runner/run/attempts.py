@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
 
 from runner.data.rows import Stream
-from runner.errors import StepError
+from runner.errors import StepError, UndecidedError
 from runner.events import StepRetrying
 from runner.graph import GraphStep
 from runner.graph.loop import Items, Loop, go_over
@@ -20,6 +20,7 @@ from runner.nodes.base import Checked
 from runner.run.context import Emit, StepContext
 from runner.run.effects import Effects
 from runner.run.failures import DEFAULT_RETRY, delay_seconds, step_failure
+from runner.run.items import Part
 from schemas.pipeline import Retry
 
 Value = Mapping[str, object] | None
@@ -31,7 +32,8 @@ class StoppedError(Exception):
 
 @dataclass(slots=True)
 class Attempts:
-    """What every attempt of a run shares. is_stopped: whether the run is to begin nothing more."""
+    """What every attempt of a run shares. is_stopped: whether the run is to begin nothing more; extend_audit: hears of
+    the end of the chain of changes as an attempt left it; parts: the items of loops, where no ledger has them."""
 
     effects: Effects
     ledger: Ledger | None
@@ -39,6 +41,8 @@ class Attempts:
     now: datetime
     emit: Emit
     is_stopped: Callable[[], bool]
+    extend_audit: Callable[[str | None], None]
+    parts: dict[StepKey, Part] = field(default_factory=dict)
 
     async def carry_out(
         self, step: GraphStep, checked: Checked, key: StepKey, retry: Retry | None = None
@@ -54,7 +58,7 @@ class Attempts:
             attempt += 1
             context = StepContext(step.subject.project, self.run_id, step.id, self.now, self.emit)
             try:
-                return await self.effects.carry_out(step, checked, context, key, None)
+                value = await self.effects.carry_out(step, checked, context, key, None)
             except TakenOverError:
                 raise
             except Exception as error:
@@ -65,6 +69,9 @@ class Attempts:
                     raise told from error
                 self.emit(StepRetrying(step.id, attempt + 1, wait, told.problem))
                 await asyncio.sleep(wait)
+                continue
+            self.extend_audit(context.audit_head)
+            return value
 
     async def loop(self, step: GraphStep, checked: Checked, context: StepContext, part: str = "") -> Value:
         """Every item of a loop: each step of each is recorded with the item's number, so that a resumed run goes on
@@ -76,10 +83,13 @@ class Attempts:
             here = f"{part}{number}"
 
             async def act(inner: GraphStep, judged: Checked) -> object:
+                key = StepKey(inner.id, part=here)
                 if isinstance(inner.kind, Loop):
                     within = StepContext(inner.subject.project, self.run_id, inner.id, self.now, self.emit)
-                    return await self.loop(inner, judged, within, f"{here}.")
-                return await self.carry_out(inner, judged, StepKey(inner.id, part=here))
+                    value = await self.loop(inner, judged, within, f"{here}.")
+                    # an undo beside it may read what it gave
+                    return value if step.undo is None else await self.effects.recorded(value, within, key, None)
+                return await self._part(inner, judged, key)
 
             value = await loop.inside.walk(items.arrived, act, item)
             if not part:
@@ -87,6 +97,26 @@ class Attempts:
             return value
 
         return await go_over(loop, items, work, loop.how.max_parallel)
+
+    async def _part(self, step: GraphStep, checked: Checked, key: StepKey) -> object:
+        """One step of one item; remembered here where no ledger has it."""
+        value: object = None
+        try:
+            value = await self.carry_out(step, checked, key)
+        except UndecidedError:
+            self._remember(key, None)
+            raise
+        self._remember(key, value)
+        return value
+
+    def _remember(self, key: StepKey, value: object) -> None:
+        if self.ledger is not None:
+            return
+
+        async def given() -> object:
+            return value
+
+        self.parts[key] = Part(len(self.parts) + 1, given)
 
     async def _note(self, key: StepKey, attempt: int, error: StepError, wait: float | None) -> None:
         if self.ledger is not None:

@@ -154,7 +154,9 @@ class Effects:
     ) -> Value | Stream:
         """An act that no transaction can take back: say so, act, record what came of it."""
         assert checked.external is not None
-        context.external_key = ":".join((context.run_id, key.step, *([key.part] if key.part else [])))
+        # taking a charge back is another act than the charge: it has a key of its own
+        parts = [context.run_id, key.step, key.kind if key.kind == "undo" else "", key.part]
+        context.external_key = ":".join(part for part in parts if part)
         if self.ledger is None:
             return await step.kind.run(checked.parsed, context)
         there = await self.ledger.intend(key, "started", None, context.external_key)
@@ -162,13 +164,13 @@ class Effects:
             if there.status != "started":
                 return await self._restored(there, context)
             if not checked.external.is_idempotent:
-                raise undecided(step.id, context.run_id)
+                raise undecided(key, context.run_id)
         try:
             value = await step.kind.run(checked.parsed, context)
         except UndecidedError as error:
             if checked.external.is_idempotent:
                 raise StepError(error.problem, "transient") from error  # the same key makes another try harmless
-            raise undecided(step.id, context.run_id) from error
+            raise undecided(key, context.run_id) from error
         except StepError:
             await self.ledger.forget(key)  # it has an answer: it did not work
             raise
@@ -195,9 +197,9 @@ class Effects:
         raise StepError(Problem("DF552", what, None, "", fix), "transient")
 
 
-def undecided(step: str, run_id: str) -> UndecidedError:
+def undecided(key: StepKey, run_id: str) -> UndecidedError:
     """The problem of an external step of which nobody knows whether it was done."""
     what = "nobody knows whether this was done: it was begun, and no answer is recorded"
     why = "doing it again could do it twice; a step that may be done again says `idempotent: true`"
-    fix = f"done: dfrun resume {run_id} --mark-done {step}; not done: dfrun resume {run_id} --redo {step}"
+    fix = f"done: dfrun resume {run_id} --mark-done {key.label}; not done: dfrun resume {run_id} --redo {key.label}"
     return UndecidedError(Problem("DF554", what, None, why, fix))

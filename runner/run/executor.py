@@ -40,7 +40,7 @@ from runner.run.effects import Effects
 from runner.run.failures import DEFAULT_RETRY, BugError, UpstreamError, delay_seconds, of_step, step_failure
 from runner.run.reading import Live, Reading, befell, listed, number_of, reopened
 from runner.run.results import FAILED, RunResult, StepResult
-from runner.run.saga import MARK, Saga, is_whole, mark, to_take_back
+from runner.run.saga import MARK, Saga, is_settled_by_undo, mark
 from runner.run.streams import Watched
 
 if TYPE_CHECKING:
@@ -88,7 +88,6 @@ class Executor:
     _has_failed: bool = False
     _is_undecided: bool = False
     _is_undoing: bool = False
-    _is_whole: bool = False
     _phase: Phase = "main"
     _count: int = 0
     _saga: Saga | None = None
@@ -104,8 +103,9 @@ class Executor:
         """Run every step that can run and has not run before; never raises for what a step does."""
         started = time.perf_counter()
         self._attempts = Attempts(
-            self._effects, self.ledger, self.run_id, self.now, self.emit, lambda: self._interruption is not None
-        )
+            self._effects, self.ledger, self.run_id, self.now, self.emit, lambda: self._interruption is not None,
+            self._extend_audit,
+        )  # fmt: skip
         self.emit(RunStarted(self.run_id, self.plan.name, tuple(self.plan.steps)))
         self._live = {n: Live(p, len(p.waits)) for n, p in self.plan.steps.items()}
         await self._restore()
@@ -126,7 +126,7 @@ class Executor:
         steps = {name: cast(StepResult, live.result) for name, live in self._live.items()}
         problem = befell(state, self.run_id) or (self._saga.problem if self._saga else None) or self._cause
         return RunResult(self.run_id, self.plan.name, state, outputs, steps, elapsed, problem, self.bug,
-                         self.audit_head)  # fmt: skip
+                         self.audit_head, self._saga.told if self._saga else {}, self.is_asked_to_undo)  # fmt: skip
 
     # --- phases ----------------------------------------------------------------------------------------------
 
@@ -147,8 +147,8 @@ class Executor:
 
     async def _afterwards(self) -> None:
         """What follows on the steps: taking them back, the steps for a failure, the last ones."""
-        unknown = {n for n, live in self._live.items() if live.state == "undecided"}
-        if self._is_undecided and not unknown <= set(self.plan.undoes):
+        unknown = [live.planned.step for live in self._live.values() if live.state == "undecided"]
+        if self._is_undecided and not all(is_settled_by_undo(step, self.plan.undoes) for step in unknown):
             return  # a decision comes first
         has_failed = self._has_failed or self._is_undoing
         if has_failed and self.plan.undoes:
@@ -172,12 +172,13 @@ class Executor:
         if self.ledger is not None and not self._is_undoing:
             await mark(self.ledger, next((r.problem for r in (live.result for live in lives) if r and r.problem), None))
         self._is_undoing = True
-        self._saga = Saga(self._attempts, self.ledger, self._value, [])
+        self._saga = Saga(self._attempts, self.ledger, self._value, self.plan.undoes)
         try:
-            await self._saga.take_back(to_take_back(lives, self.plan.undoes))
+            await self._saga.take_back(lives)
         except StoppedError:
             return  # the run is interrupted, and a resumed one goes on here
-        self._is_whole = is_whole(lives, self.plan.undoes)
+        except TakenOverError:
+            self.interrupt("taken_over")
 
     def interrupt(self, state: RunState = "interrupted") -> None:
         """Start no new step; steps that still run after `grace_seconds` are cancelled and rolled back."""
@@ -204,9 +205,9 @@ class Executor:
             return self._interruption
         if self._saga is not None and self._saga.problem is not None:
             return "undo_failed"
-        if self._saga is not None and (self._is_whole or self.is_asked_to_undo):
-            return "undone"
-        if self._is_undecided and self._saga is None:
+        if self._saga is not None:
+            return "undone" if self._saga.is_whole else "partly_undone"
+        if self._is_undecided:
             return "needs_decision"
         return "failed" if self._has_failed else "succeeded"
 

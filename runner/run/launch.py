@@ -9,17 +9,18 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from runner.database import Target, choose_database, open_store
-from runner.errors import DefinitionError, GateError, Place, Problem, StepError, UnreachableError
+from runner.errors import DefinitionError, GateError, Place, Problem
 from runner.events import RunNoted, RunState, StepState
+from runner.features.base import Scope
 from runner.ledger.lease import Lease, this_process
 from runner.ledger.outputs import LARGEST_INLINE, decode, encode
-from runner.ledger.records import Ledger, Record, StepKey, load_records
+from runner.ledger.records import Ledger, load_records
 from runner.ledger.runs import (
     NewRun,
     RunRow,
@@ -33,29 +34,26 @@ from runner.ledger.runs import (
     retry_end,
     take_over,
 )  # fmt: skip
-from runner.ledger.seals import Seals
+from runner.ledger.seals import Seals, opened, text_of
 from runner.ledger.tables import prepare_ledger
 from runner.loading import (
     Loaded,
-    changed_steps,
     definition_of,
-    load,
     load_recorded,
     read,
     settings_of,
-    shown,
     sources_of,
     written_files,
 )
 from runner.parameters import read_parameters, read_secrets, recorded_parameters
 from runner.plan import Plan, build_plan
 from runner.run.choices import Decisions, RunOptions
+from runner.run.decisions import check_decisions, decide, definition_of_run
 from runner.run.executor import Executor
 from runner.run.identity import check_run_id, new_run_id
 from runner.run.results import RunResult, StepResult
-from runner.run.saga import MARK
+from runner.run.saga import MARK, mark
 from runner.tenants import actor_of, choose_tenant, refuse_without
-from schemas.types import ValueProblem, ValueType, parse_value
 
 if TYPE_CHECKING:
     from runner.dialects.store import Store
@@ -65,7 +63,7 @@ Started = Callable[[Executor], None]
 _RECORDED_AS: Mapping[RunState, RunStatus] = {
     "succeeded": "succeeded", "failed": "failed", "interrupted": "interrupted", "timed_out": "interrupted",
     "silent": "interrupted", "cancelled": "cancelled", "needs_decision": "needs_decision", "undone": "undone",
-    "undo_failed": "undo_failed",
+    "partly_undone": "partly_undone", "undo_failed": "undo_failed",
 }  # fmt: skip
 
 
@@ -136,7 +134,7 @@ def _unseal(kept: dict[str, Any], loaded: Loaded, run_id: str) -> tuple[Seals, V
     vault = _vault(loaded, was_sealed)
     seals = Seals(run_id, vault)
     if was_sealed:
-        kept["params"] = decode(_opened(seals, kept["params"], "inputs"))
+        kept["params"] = decode(opened(seals, kept["params"], "inputs"))
     return seals, vault
 
 
@@ -146,18 +144,6 @@ async def _check_keys(store: Store, vault: Vault | None) -> None:
 
         async with store.session() as session:
             await check_keys(session.connection, vault)
-
-
-def _opened(seals: Seals, kept: str, *place: str) -> str:
-    """What is recorded of a run. Raises `UnreachableError` DF543, DF544."""
-    try:
-        return seals.open_text(kept, *place)
-    except StepError as error:
-        raise UnreachableError(error.problem) from None
-
-
-def _text(seals: Seals, record: Record) -> str:
-    return _opened(seals, record.output or "", record.key.step, record.key.kind, record.key.part)
 
 
 async def _named_before(row: RunRow, options: RunOptions, started: Started, vault: Vault | None) -> RunResult:
@@ -186,7 +172,7 @@ async def resume(run_id: str, options: RunOptions, decisions: Decisions, started
         raise DefinitionError(Problem("DF447", f"run {run_id} began in {folder}, which is not here", None, why,
                                       "resume it on the machine where it began, or put the folder back"))  # fmt: skip
     recorded = load_recorded(row.definition, folder)
-    loaded = _definition(recorded, row, decisions, _tell(options))
+    loaded = definition_of_run(recorded, row, decisions, _tell(options))
     kept = cast("dict[str, Any]", decode(row.inputs))
     _check_extras(loaded)
     plan = build_plan(loaded.graph, loaded.identity, kept["only"])
@@ -195,13 +181,17 @@ async def resume(run_id: str, options: RunOptions, decisions: Decisions, started
     secrets = read_secrets(loaded.graph.secrets, loaded.project)
     async with _store(target, loaded) as store:
         await _check_keys(store, vault)
-        await _check_decisions(store, plan, row, recorded, loaded, decisions, seals)
+        is_asked_to_undo = await _was_asked_to_undo(store, run_id, seals)
+        plan = _with_every_undo(plan) if is_asked_to_undo else plan
+        await check_decisions(store, plan, row, recorded, loaded, decisions, seals)
         overlap = loaded.pipeline.overlap
         row, ledger = await take_over(store, run_id, this_process(), _tell(options), may_overlap=overlap == "allow")
         ledger.seals = seals
-        await _decide(ledger, plan, loaded, decisions)
         now, tenant = row.scheduled_at, row.tenant or None
+        scope = Scope(datetime.now(UTC), tenant, run_id, "resume", actor_of(os.environ), vault)
+        await decide(ledger, plan, loaded, decisions, scope)
         executor = _executor(plan, store, loaded, values, secrets, run_id, tenant, now, options, started, ledger, vault)
+        executor.is_asked_to_undo = is_asked_to_undo
         return await _see_through(executor, ledger)
 
 
@@ -217,7 +207,7 @@ async def undo(run_id: str, options: RunOptions, started: Started) -> RunResult:
     loaded = load_recorded(row.definition, Path(row.folder))
     kept = cast("dict[str, Any]", decode(row.inputs))
     plan = build_plan(loaded.graph, loaded.identity, kept["only"])
-    plan = replace(plan, undoes=tuple(n for n, planned in plan.steps.items() if planned.step.undo is not None))
+    plan = _with_every_undo(plan)
     if not plan.undoes:
         what = f"no step of {row.pipeline} has an undo"
         raise DefinitionError(Problem("DF450", what, None, "there is nothing to take back", "undo: auto at the steps"))
@@ -229,12 +219,24 @@ async def undo(run_id: str, options: RunOptions, started: Started) -> RunResult:
         row, ledger = await take_over(store, run_id, this_process(), _tell(options), may_be_done=True)
         ledger.seals = seals
         if MARK not in ledger.records:
-            await ledger.record(MARK, {"what": "", "code": ""}, None, None)
+            await mark(ledger, None, is_asked=True)
             ledger.records.update(await load_records(store, run_id))
         now, tenant = row.scheduled_at, row.tenant or None
         executor = _executor(plan, store, loaded, values, secrets, run_id, tenant, now, options, started, ledger, vault)
         executor.is_asked_to_undo = True
         return await _see_through(executor, ledger)
+
+
+def _with_every_undo(plan: Plan) -> Plan:
+    """The plan, in which every step that has an undo is taken back."""
+    return replace(plan, undoes=tuple(n for n, planned in plan.steps.items() if planned.step.undo is not None))
+
+
+async def _was_asked_to_undo(store: Store, run_id: str, seals: Seals) -> bool:
+    """Whether a run was being taken back because its user said so."""
+    record = (await load_records(store, run_id)).get(MARK)
+    kept = decode(text_of(seals, record)) if record is not None else None
+    return isinstance(kept, Mapping) and bool(kept.get("asked"))
 
 
 def _executor(
@@ -286,113 +288,6 @@ async def _see_through(executor: Executor, ledger: Ledger) -> RunResult:
     return result
 
 
-# --- what a user decides ------------------------------------------------------------------------------------------
-
-
-def _definition(recorded: Loaded, row: RunRow, decisions: Decisions, tell: Callable[[str], None]) -> Loaded:
-    """The definition to go on with: the run's own, or the file as it is now when that is asked for."""
-    if not recorded.path.is_file():
-        if decisions.use_current:
-            raise DefinitionError(Problem("DF101", f"there is no file {shown(recorded.path)!r}"))
-        return recorded
-    if decisions.use_current:
-        return load(recorded.path)
-    try:
-        current = load(recorded.path)
-    except DefinitionError:
-        tell(f"{shown(recorded.path)} has problems now; the run goes on with the text it began with")
-        return recorded
-    changed = changed_steps(recorded, current)
-    if changed:
-        names = ", ".join(changed)
-        tell(f"changed since the run began: {names}; it goes on as it began (--use-current takes the new text)")
-    return recorded
-
-
-async def _check_decisions(
-    store: Store,
-    plan: Plan,
-    row: RunRow,
-    recorded: Loaded,
-    loaded: Loaded,
-    decisions: Decisions,
-    seals: Seals,
-) -> None:
-    """Raises `DefinitionError` DF446 (a finished step has changed), DF448 (nothing to decide), DF449 (an output that
-    does not fit); nothing is taken over then."""
-    records = await load_records(store, row.run_id)
-    texts = {key: _text(seals, record) for key, record in records.items()}
-    finished = {key.step.partition(".")[0] for key, record in records.items() if record.status != "started"}
-    if decisions.use_current:
-        changed = [n for n in changed_steps(recorded, loaded) if n in finished]
-        if changed:
-            what = f"finished steps have changed: {', '.join(changed)}"
-            why = "their effects are in the database as the old text said"
-            raise DefinitionError(Problem("DF446", what, None, why, "start a new run, or change only what has not run"))
-        for name, planned in plan.steps.items():
-            record = records.get(StepKey(name))
-            kept = decode(texts[record.key]) if record and record.status == "done" and record.output else None
-            missing = sorted((planned.wanted or frozenset()) - kept.keys()) if isinstance(kept, Mapping) else []
-            if missing:
-                what = f"{name}.{missing[0]} was not kept, because nothing read it when {name} ran"
-                raise DefinitionError(Problem("DF446", what, None, "a finished step does not run again",
-                                              "start a new run"))  # fmt: skip
-    for name in (*decisions.redo, *([decisions.done] if decisions.done else [])):
-        record = records.get(StepKey(name))
-        if record is None or record.status != "started":
-            waiting = sorted(key.step for key, each in records.items() if each.status == "started")
-            fix = f"one of: {', '.join(waiting)}" if waiting else "dfrun runs show tells where it stands"
-            raise DefinitionError(Problem("DF448", f"there is nothing to decide about {name!r}", None, "", fix))
-    if decisions.done:
-        _given(plan, decisions.done, decisions.output)
-    for name in decisions.skip_undo:
-        if name not in plan.undoes or not decisions.reason:
-            what = f"{name!r} is not taken back in this run" if decisions.reason else "--skip-undo wants --reason TEXT"
-            fix = "one of: " + ", ".join(plan.undoes) if plan.undoes else ""
-            raise DefinitionError(Problem("DF448", what, None, "no undo is dropped without a word", fix))
-
-
-async def _decide(ledger: Ledger, plan: Plan, loaded: Loaded, decisions: Decisions) -> None:
-    """Put the user's decisions on record."""
-    for name in decisions.redo:
-        await ledger.forget(StepKey(name))
-        ledger.records.pop(StepKey(name), None)
-    if decisions.done:
-        key = StepKey(decisions.done)
-        await ledger.settle(key, _given(plan, decisions.done, decisions.output), None, None)
-        record = await ledger.look_up(key)
-        assert record is not None
-        ledger.records[key] = record
-    for name in decisions.skip_undo:
-        await ledger.record(StepKey(name, "undo"), {"skipped": decisions.reason}, None, None)
-    if decisions.skip_undo:
-        ledger.records.update(await load_records(ledger.store, ledger.run_id))
-    if decisions.use_current:
-        await ledger.note_definition(loaded.identity, definition_of(loaded))
-
-
-def _given(plan: Plan, name: str, text: str | None) -> object:
-    """The output that a user gives for a step."""
-    from runner.source import parse_document
-
-    planned = plan.steps[name]
-    kind = planned.step.checked.output
-    if text is None:
-        fields = kind.fields or {}
-        wanted = sorted(n for n in planned.wanted or fields if n in fields and not fields[n].nullable)
-        if wanted and planned.wanted != frozenset():
-            what = f"{name}.{wanted[0]} ({fields[wanted[0]]}) is read by other steps"
-            raise DefinitionError(Problem("DF449", what, None, "", f"--with-output '{{{wanted[0]}: …}}'"))
-        return dict.fromkeys(fields)
-    try:
-        raw = parse_document(f"value: {text}".encode(), "-").root["value"]
-        optional = ValueType("record", fields={n: k.optional() for n, k in (kind.fields or {}).items()})
-        return parse_value(optional if kind.fields is not None else kind, raw)
-    except (ValueProblem, DefinitionError) as error:
-        what = error.what if isinstance(error, ValueProblem) else error.problems[0].what
-        raise DefinitionError(Problem("DF449", f"--with-output: {what}", None, f"{name} gives {kind}")) from None
-
-
 # --- results on record ----------------------------------------------------------------------------------------------
 
 
@@ -413,7 +308,8 @@ def _summary(result: RunResult) -> str:
         }
         for name, step in result.steps.items()
     }  # fmt: skip
-    return json.dumps({"duration_ms": result.duration_ms, "steps": steps})
+    undo = {name: asdict(each) for name, each in result.undo.items()}
+    return json.dumps({"duration_ms": result.duration_ms, "steps": steps, "undo": undo})
 
 
 def _result(row: RunRow, seals: Seals) -> RunResult:
@@ -426,7 +322,7 @@ def _result(row: RunRow, seals: Seals) -> RunResult:
         )
         for name, step in kept["steps"].items()
     }  # fmt: skip
-    outputs = cast("dict[str, object]", decode(_opened(seals, row.outputs, "outputs"))) if row.outputs else {}
+    outputs = cast("dict[str, object]", decode(opened(seals, row.outputs, "outputs"))) if row.outputs else {}
     state = cast(RunState, row.status)
     return RunResult(row.run_id, row.pipeline, state, outputs, steps, kept["duration_ms"])
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from runner.errors import ErrorClass, Problem
 from runner.events import RunState, StepState
@@ -25,6 +26,22 @@ class StepResult:
 
 
 @dataclass(frozen=True, slots=True)
+class UndoResult:
+    """What became of a step when its run was taken back: `undone`; `stays`, and why; `failed`; or `waiting` for one
+    that failed.
+
+    rows: of the database, that are as they were. kept: values among them that others had changed since, left alone.
+    items: how many of a loop's are undone.
+    """
+
+    state: Literal["undone", "stays", "failed", "waiting"]
+    why: str = ""
+    rows: int | None = None
+    kept: int = 0
+    items: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """How a run ended: its outputs by name (those that could be reached), and every step in the order of the file.
 
@@ -42,6 +59,10 @@ class RunResult:
     problem: Problem | None = None
     bug: BaseException | None = None
     audit_head: str | None = None
+    undo: Mapping[str, UndoResult] = field(default_factory=dict)
+    """What was taken back and what stays, the newest step first; empty for a run that was not taken back."""
+    is_asked_to_undo: bool = False
+    """It was taken back because its user said so, not because it failed."""
 
     @property
     def problems(self) -> list[Problem]:
@@ -52,3 +73,21 @@ class RunResult:
 
 
 FAILED: frozenset[StepState] = frozenset({"failed", "timed_out", "undecided"})
+
+
+def undo_lines(undo: Mapping[str, UndoResult]) -> list[str]:
+    """What became of each step when the run was taken back."""
+    width = max(len(name) for name in undo)
+    told = []
+    for name, step in undo.items():
+        counts = [(step.items, "item"), (step.rows, "row")]
+        words = [f"{n:,} {word}{'' if n == 1 else 's'}" for n, word in counts if n is not None]
+        if step.kept:
+            words.append(f"{step.kept:,} value{'' if step.kept == 1 else 's'} that others changed since stay")
+        if step.state != "undone":
+            words = [f"{step.state}{': ' if step.why else ''}{step.why}", *words]
+        told.append(f"  {_UNDO_MARKS[step.state]} {name:<{width}}  {', '.join(words)}".rstrip())
+    return told
+
+
+_UNDO_MARKS = {"undone": "✓", "stays": "-", "waiting": "-", "failed": "✗"}

@@ -180,7 +180,9 @@ def test_a_killed_loop_goes_on_inside(shop: Shop) -> None:
         ("{node: Product.create, with: {sku: a}, inputs: {stock: item}}", "4:62: DF303 'item' means something inside foreach only"),
         ("{foreach: {in: params.ns, max_parallel: 0}, node: Product.list}", "4:47: DF115 max_parallel: wants a value of at least 1"),
         ("{foreach: {in: params.ns, on_item_error: skip}, node: Product.list}", "4:48: DF114 on_item_error: 'skip' is not one of the known words"),
-        ("{foreach: params.ns, node: Product.create, with: {sku: a}, inputs: {stock: item}, undo: auto}", "4:89: DF318 undo stands at a loop"),
+        ("{foreach: params.ns, node: Product.list, undo: auto}", "4:54: DF318 Product.list changes nothing"),
+        ('{foreach: params.ns, node: python.call, with: {function: "os:getcwd"}, undo: auto}', "4:84: DF318 the undo of python.call cannot be derived"),
+        ("{foreach: params.ns, node: Product.create, with: {sku: a}, inputs: {stock: item}, undo: {node: Product.delete, inputs: {sku: self.sk}}}", "4:132: DF301 'self' has no output 'sk'"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_loop_is_told_at_its_place(

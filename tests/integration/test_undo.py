@@ -214,6 +214,123 @@ def test_a_saga_killed_anywhere_ends_done_or_undone(shop: Shop) -> None:
     assert ends == {"undone", "succeeded"}
 
 
+UNKNOWN = """\
+import os, signal
+from pathlib import Path
+
+def act(word: str, book: str, dies: bool = False) -> str:
+    with open(book, "a") as file:
+        file.write(word + "\\n")
+    if dies and not Path(book + word).exists():
+        Path(book + word).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return word
+"""
+CHARGED = """
+    order: {node: Product.create, with: {sku: a, stock: 1}, undo: auto}
+    charge:
+      node: python.call
+      with: {function: "unknown:act", word: charge, external: true}
+      inputs: {book: params.book, dies: params.charge_dies}
+      after: [order]
+      undo:
+        node: python.call
+        with: {function: "unknown:act", word: refund, external: true}
+        inputs: {book: params.book, dies: params.refund_dies}
+    mail: {node: csv.write, with: {path: mail.csv}, inputs: {rows: products.rows}, after: [charge]}
+    products: {node: Product.list, after: [charge]}
+    sure: {node: assert, with: {equals: true, message: not today}, inputs: {value: params.well}, after: [mail]}
+"""
+UNKNOWN_HEAD = """\
+params:
+  book: {type: string, required: true}
+  well: {type: boolean, default: false}
+  charge_dies: {type: boolean, default: false}
+  refund_dies: {type: boolean, default: false}
+on_failure: {undo: all}
+"""
+
+
+def told_by(shop: Shop, *words: str) -> tuple[int, dict[str, Any]]:
+    process = shop.start_words(*words, "-o", "json")
+    out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err, err
+    return process.returncode, json.loads(out) if out else {}
+
+
+def test_what_nobody_knows_to_be_done_is_undone_too(shop: Shop) -> None:
+    (shop.folder / "unknown.py").write_text(UNKNOWN)
+    shop.write(CHARGED, UNKNOWN_HEAD)
+    book = shop.folder / "book"
+    words = ("-p", f"book={book}", "--run-id", "r")
+    assert told_by(shop, "p.yaml", *words, "-p", "charge_dies=true")[0] == -signal.SIGKILL
+    code, told = told_by(shop, "resume", "r")
+    assert (code, told["state"], told["steps"]["charge"]["state"]) == (4, "undone", "undecided"), told
+    assert book.read_text().split() == ["charge", "refund"]
+    assert shop.ask("select count(*) from product") == [(0,)]
+
+
+@pytest.mark.parametrize(("decision", "acts"), [("--mark-done", 1), ("--redo", 2)])
+def test_an_undo_of_which_nobody_knows_the_outcome_is_decided(shop: Shop, decision: str, acts: int) -> None:
+    (shop.folder / "unknown.py").write_text(UNKNOWN)
+    shop.write(CHARGED, UNKNOWN_HEAD)
+    book = shop.folder / "book"
+    words = ("-p", f"book={book}", "--run-id", "r")
+    assert told_by(shop, "p.yaml", *words, "-p", "refund_dies=true")[0] == -signal.SIGKILL
+    code, told = told_by(shop, "resume", "r")
+    assert (code, told["state"], told["error"]["code"]) == (5, "undo_failed", "DF571"), told
+    assert told["error"]["what"].startswith("charge: nobody knows whether this was done")
+    assert "dfrun resume r --mark-done charge; not done: dfrun resume r --redo charge; --skip" in told["error"]["fix"]
+    code, told = told_by(shop, "resume", "r", decision, "charge")
+    assert (code, told["state"]) == (1, "partly_undone"), told
+    assert {n: (u["state"], u["why"]) for n, u in told["undo"].items()} == {
+        "charge": ("undone", ""), "order": ("undone", ""), "mail": ("stays", "it has no undo"),
+    }  # fmt: skip
+    assert book.read_text().split() == ["charge"] + ["refund"] * acts
+    assert shop.ask("select count(*) from product") == [(0,)]
+
+
+def test_what_stays_is_told_and_asks_for_a_decision(shop: Shop) -> None:
+    (shop.folder / "unknown.py").write_text(UNKNOWN)
+    shop.write(CHARGED, UNKNOWN_HEAD)
+    book = shop.folder / "book"
+    assert told_by(shop, "p.yaml", "-p", f"book={book}", "--run-id", "r", "-p", "well=true")[0] == 0
+    process = shop.start_words("undo", "r", "-q")
+    out = process.communicate(timeout=60)[0].splitlines()
+    assert process.returncode == 5
+    assert out[0].startswith("p was taken back in part in ")
+    assert out[out.index("undo") :] == ["undo", "  ✓ charge", "  ✓ order   1 row", "  - mail    stays: it has no undo"]
+    shown = shop.start_words("runs", "show", "r").communicate(timeout=60)[0]
+    assert "p r: partly_undone" in shown and "mail    stays: it has no undo" in shown, shown
+
+
+def test_an_undo_that_is_left_out_is_in_the_trail_of_changes(shop: Shop) -> None:
+    from shops import MODELS
+
+    models = MODELS.replace("  Product:\n", "  Product:\n    features: {audit_log: true}\n")
+    (shop.folder / "models.yaml").write_text(models)
+    (shop.folder / "unknown.py").write_text(UNKNOWN)
+    refund = 'undo: {node: python.call, with: {function: "pay:refund", key: k, broken: true}, inputs: {folder: params.book}, retry: {max: 0}}'
+    (shop.folder / "pay.py").write_text(PAY)
+    start, end = CHARGED.index("      undo:"), CHARGED.index("    mail:")
+    shop.write(CHARGED[:start] + f"      {refund}\n" + CHARGED[end:], UNKNOWN_HEAD)
+    code, told = told_by(shop, "p.yaml", "-p", f"book={shop.folder / 'book'}", "--run-id", "r")
+    assert (code, told["error"]["code"]) == (5, "DF571"), told
+    code, told = told_by(shop, "resume", "r", "--skip-undo", "charge", "--reason", "paid back by hand")
+    assert (code, told["state"], told["undo"]["charge"]["why"]) == (
+        1,
+        "partly_undone",
+        "left on purpose: paid back by hand",
+    )
+    said = shop.ask("select model, key, action, \"after\" from dfrun_audit_row where action = 'skip_undo'")
+    assert said == [("$run", '"charge"', "skip_undo", '{"reason": "paid back by hand"}')]
+    verify = shop.start_words("audit", "verify", "--head", told["audit_head"])
+    assert (verify.communicate(timeout=60)[0].splitlines()[-1], verify.returncode) == ("the trail is whole", 0)
+    assert shop.ask("select run_id, step_id from dfrun_audit_entry order by number") == [
+        ("r", "order"), ("r", "resume"), ("r", "order"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("steps", "tail", "problem"),
     [
