@@ -1,16 +1,16 @@
-"""What nodes and graphs look like: the catalogue with ports and types, and a pipeline as text, Mermaid, DOT or JSON."""
+"""What nodes look like: the catalogue with ports, types and examples."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from runner.catalog import Catalog
 from runner.declarations import load_pipeline
 from runner.errors import DefinitionError
 from runner.examples import example, example_of_ports
-from runner.graph import Graph, build_graph
+from runner.graph import build_graph
 from runner.nodes import MODEL_KINDS, free_kinds, resolve_node
 from runner.nodes.base import Kind, Subject
 from runner.nodes.plugins import Plugin
@@ -146,68 +146,3 @@ def _default(port: Port) -> str:
     if port.default is NOTHING:
         return ""
     return f"= {json.dumps(port.default, default=str, ensure_ascii=False)}"
-
-
-# --- graphs ---------------------------------------------------------------------------------------------------
-
-
-def graph_text(graph: Graph) -> str:
-    """Each step in the order of the file with what it reads and gives."""
-    told = [graph.name]
-    for name, step in graph.steps.items():
-        told.append(f"  {name}  {step.node}")
-        told += [f"    {'.'.join(map(str, l.target))} ← {l.text}  ({l.type})" for l in step.connections]  # noqa: E741
-        told += [f"    when ← {l.text}  ({l.type})" for c in step.when for l in c.links]  # noqa: E741
-        told += [f"    after {u}{' (finished)' if s == 'finished' else ''}" for u, s in step.after.items()]
-    if graph.outputs:
-        told.append("  outputs")
-        told += [f"    {name} ← {link.text}  ({link.type})" for name, link in graph.outputs.items()]
-    return "\n".join(told)
-
-
-def graph_mermaid(graph: Graph) -> str:
-    """A Mermaid flowchart: connections as arrows with what flows, `after` as dotted ones."""
-    told = ["flowchart TD"]
-    told += [f'  {name}["{name}<br/>{step.node}"]' for name, step in graph.steps.items()]
-    for source, target, label, is_data in _edges(graph):
-        told.append(f'  {source} -->|"{label}"| {target}' if is_data else f"  {source} -.-> {target}")
-    return "\n".join(told)
-
-
-def graph_dot(graph: Graph) -> str:
-    """Graphviz DOT."""
-    told = [f'digraph "{graph.name}" {{', "  node [shape=box];"]
-    told += [f'  "{name}" [label="{name}\\n{step.node}"];' for name, step in graph.steps.items()]
-    for source, target, label, is_data in _edges(graph):
-        told.append(f'  "{source}" -> "{target}" [{f"label={json.dumps(label)}" if is_data else "style=dotted"}];')
-    return "\n".join([*told, "}"])
-
-
-def graph_json(graph: Graph) -> str:
-    """Steps and typed edges as data."""
-    steps = [
-        {"id": name, "node": step.node, "gives": str(step.checked.output), "after": dict(step.after)}
-        for name, step in graph.steps.items()
-    ]
-    edges = [
-        {"from": link.text, "step": name, "port": ".".join(map(str, link.target)), "type": str(link.type)}
-        for name, step in graph.steps.items()
-        for link in step.connections
-    ]
-    outputs = {name: {"from": link.text, "type": str(link.type)} for name, link in graph.outputs.items()}
-    params = {name: str(param.value_type()) for name, param in graph.params.items()}
-    document = {"name": graph.name, "params": params, "steps": steps, "connections": edges, "outputs": outputs}
-    return json.dumps(document, ensure_ascii=False, indent=2)
-
-
-def _edges(graph: Graph) -> Iterable[tuple[str, str, str, bool]]:
-    for name, step in graph.steps.items():
-        for link in step.connections:
-            if link.root in graph.steps:
-                yield link.root, name, f"{'.'.join(link.source[1:])} → {'.'.join(map(str, link.target))}", True
-        for link in (link for condition in step.when for link in condition.links):
-            if link.root in graph.steps:
-                yield link.root, name, f"{'.'.join(link.source[1:])} → when", True
-        for upstream in step.after:
-            if all(link.root != upstream for link in step.reads):
-                yield upstream, name, "", False

@@ -24,7 +24,7 @@ LINES = [
     ["runner.data.bulk", "runner.subjects", "runner.run.recording"],
     ["runner.nodes"],
     ["runner.graph", "runner.plugin"],
-    ["runner.plan", "runner.describe", "runner.run.failures", "runner.loading", "runner.run.effects", "runner.run.items"],
+    ["runner.plan", "runner.describe", "runner.drawing", "runner.run.failures", "runner.loading", "runner.run.effects", "runner.run.items"],
     ["runner.run.attempts"],
     ["runner.run.streams", "runner.jsonschema", "runner.run.standins"],
     ["runner.rehearsal"],

@@ -362,10 +362,10 @@ def nodes(name: str | None, path: Path, output: str) -> None:
 )
 def graph(file: Path, output: str) -> None:
     """The steps of a pipeline and what flows between them."""
-    from runner import api, describe
+    from runner import api, drawing
 
-    draw = {"text": describe.graph_text, "mermaid": describe.graph_mermaid, "dot": describe.graph_dot,
-            "json": describe.graph_json}  # fmt: skip
+    draw = {"text": drawing.graph_text, "mermaid": drawing.graph_mermaid, "dot": drawing.graph_dot,
+            "json": drawing.graph_json}  # fmt: skip
     click.echo(draw[output](api.load(file).graph))
 
 
