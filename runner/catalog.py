@@ -135,6 +135,10 @@ def _field(
 ) -> FieldShape:  # fmt: skip
     kind = declared.value_type()
     default: object = NO_DEFAULT
+    if kind.kind == "list" and _has_bytes(kind):
+        why = "a list is kept as JSON, which has no bytes"
+        place = document.place((*at, "items"))
+        problems.append(Problem("DF227", f"{name!r} is a list with bytes", place, why, "base64 text: items: string"))
     if is_key and kind.nullable:
         what = f"the key {name!r} may not be null"
         problems.append(
@@ -152,9 +156,10 @@ def _field(
             if kind.kind in JSON_KINDS:
                 why = "a check of a table may not look into arrays, on either database"
                 raise ValueProblem(f"a field of type {kind.kind} has no check", (name,), why=why)
-        except ValueProblem as problem:
-            place = document.place((*at, "check", *problem.path[1:]), key=problem.key)
-            problems.append(Problem("DF211", f"check of {name!r}: {problem.what}", place, problem.why, problem.fix))
+        except ValueProblem as found:
+            for each in found.all():
+                place = document.place((*at, "check", *each.path[1:]), key=each.key)
+                problems.append(Problem("DF211", f"check of {name!r}: {each.what}", place, each.why, each.fix))
     references = None
     if declared.references:
         model, _, target = declared.references.partition(".")
@@ -167,6 +172,12 @@ def _field(
         on_delete=declared.on_delete, check=declared.check, sensitive=declared.pii, renamed_from=declared.renamed_from,
         renamed_values={v.value: v.renamed_from for v in declared.values or () if isinstance(v, EnumValue)},
     )  # fmt: skip
+
+
+def _has_bytes(kind: ValueType) -> bool:
+    """Whether a value of this type contains bytes."""
+    inside = [*([kind.items] if kind.items else []), *(kind.fields or {}).values()]
+    return kind.kind == "bytes" or any(map(_has_bytes, inside))
 
 
 def _indexes(
@@ -235,9 +246,10 @@ def _postgresql_indexes(
             if not index.condition:
                 raise ValueProblem("an empty condition is every row", kind="shape", fix="declare it under indexes")
             parse_filter(index.condition, plain)
-        except ValueProblem as problem:
-            place = document.place((*here, "condition", *problem.path), key=problem.key)
-            problems.append(Problem("DF225", f"condition: {problem.what}", place, problem.why, problem.fix))
+        except ValueProblem as wrong:
+            for each in wrong.all():
+                place = document.place((*here, "condition", *each.path), key=each.key)
+                problems.append(Problem("DF225", f"condition: {each.what}", place, each.why, each.fix))
         down = frozenset(f[1:] for f in index.fields if f.startswith("-"))
         label = index.name or f"px_{table}_{'_'.join(names)}"[:63]
         found.append(IndexShape(label, names, down, condition=index.condition))

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from runner.errors import did_you_mean
@@ -63,9 +63,10 @@ def reach_type(source: ValueType, members: tuple[str, ...], seen: str) -> ValueT
 
     Raises `ValueProblem` naming the first member that is not there.
     """
-    here = source
-    for position, member in enumerate(members):
-        rest = members[position + 1 :]
+    here, position = source, -1
+    while position + 1 < len(members):
+        position += 1
+        member, rest = members[position], members[position + 1 :]
         if here.kind in ("any", "json"):
             return here if here.kind == "any" else ValueType("json", nullable=True)
         if here.kind in ("list", "rows"):
@@ -88,6 +89,9 @@ def reach_type(source: ValueType, members: tuple[str, ...], seen: str) -> ValueT
             if here.fields is None:
                 return ValueType("any")  # judged when the value is there
             if member not in here.fields:
+                member, rest = named(members[position:], here.fields)
+                position = len(members) - len(rest) - 1
+            if member not in here.fields:
                 raise ValueProblem(
                     f"{seen!r} has no {member!r}" if position else f"{seen!r} has no output {member!r}",
                     why=f"it gives {', '.join(here.fields)}",
@@ -98,6 +102,20 @@ def reach_type(source: ValueType, members: tuple[str, ...], seen: str) -> ValueT
             continue
         raise ValueProblem(f"{seen!r} is {_with_article(here)}, it has no members", fix=f"did you mean {seen}?")
     return here
+
+
+def named(members: tuple[str, ...], names: Container[str]) -> tuple[str, tuple[str, ...]]:
+    """The name among `names` that the first members spell together, and the members after it: a result column may be
+    called `extra.color`. The first member itself where no name is spelled.
+
+    >>> named(("extra", "color", "0"), ["extra.color", "rows"])
+    ('extra.color', ('0',))
+    """
+    for end in range(2, len(members) + 1):
+        name = ".".join(members[:end])
+        if name in names:
+            return name, members[end:]
+    return members[0], members[1:]
 
 
 def _item(kind: ValueType) -> ValueType:

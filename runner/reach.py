@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from runner.data.rows import Rows, count_rows
+from runner.ports import named
 
 
 async def reach(value: object, members: Sequence[str]) -> object:
@@ -18,7 +19,10 @@ async def reach(value: object, members: Sequence[str]) -> object:
         if here is None:
             return None
         if isinstance(here, Mapping):
-            here = here.get(member)
+            if member not in here:
+                name, left = named(tuple(members[position:]), here)
+                return await reach(here.get(name), left)
+            here = here[member]
         elif isinstance(here, (list, tuple)):
             rest = members[position + 1 :]
             if member == "*":

@@ -17,6 +17,7 @@ from schemas.operands import (
     filled,
     items_of,
     read_options,
+    refuse,
     text_operand,
     unknown_operator,
 )
@@ -71,6 +72,7 @@ class _Reader:
         if not isinstance(raw, Mapping):
             raise ValueProblem("a filter is a mapping of fields to conditions", kind="shape")
         parts: list[Filter] = []
+        problems: list[ValueProblem] = []
         for key, value in raw.items():
             try:
                 if key in _BRANCHES:
@@ -82,18 +84,22 @@ class _Reader:
                 else:
                     parts.append(self._field(key, value, depth))
             except ValueProblem as problem:
-                raise problem.under(key) from None
+                problems.append(problem.under(key))
+                self._stop_at(problem)
+        refuse(problems)
         return _joined(parts)
 
     def _branches(self, word: str, raw: object, depth: int) -> Filter:
         if not isinstance(raw, list) or not raw:
             raise ValueProblem(f"{word} wants a list of filters that is not empty", kind="shape")
-        parts = []
+        parts, problems = [], []
         for index, item in enumerate(raw):
             try:
                 parts.append(self.filter(item, depth + 1))
             except ValueProblem as problem:
-                raise problem.under(index) from None
+                problems.append(problem.under(index))
+                self._stop_at(problem)
+        refuse(problems)
         if word == "$and":
             return All(tuple(parts))
         return AnyOf(tuple(parts)) if word == "$or" else Not(AnyOf(tuple(parts)))
@@ -121,6 +127,7 @@ class _Reader:
         if "$options" in raw and "$regex" not in raw:
             raise ValueProblem("$options stands beside $regex only", ("$options",), key=True, kind="shape")
         parts: list[Filter] = []
+        problems: list[ValueProblem] = []
         for operator, operand in raw.items():
             if operator == "$options":
                 continue
@@ -130,7 +137,9 @@ class _Reader:
                 parts.append(self._condition(name, kind, operator, operand, depth))
             except ValueProblem as problem:
                 is_flags = problem.what.startswith("$options")
-                raise problem.under("$options" if is_flags else operator) from None
+                problems.append(problem.under("$options" if is_flags else operator))
+                self._stop_at(problem)
+        refuse(problems)
         return _joined(parts)
 
     def _condition(self, name: str, kind: ValueType, operator: str, raw: object, depth: int) -> Filter:
@@ -154,6 +163,11 @@ class _Reader:
                 return read
             case _:
                 return _typed_condition(name, kind, operator, raw)
+
+    def _stop_at(self, problem: ValueProblem) -> None:
+        """Read on after a mistake, so that all are told, but not beyond what a filter may hold."""
+        if self.conditions > MOST_CONDITIONS:
+            raise problem from None
 
     def _count(self, conditions: int) -> None:
         self.conditions += conditions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from schemas.base import Scalar
 from schemas.paths import nearest
@@ -10,6 +10,16 @@ from schemas.patterns import parse_like, parse_pattern
 from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value, widens
 
 _TEXT = ValueType("string")
+
+
+def refuse(problems: Sequence[ValueProblem]) -> None:
+    """Raises all of them as one; nothing when there are none."""
+    found = [each for problem in problems for each in problem.all()]
+    if found:
+        for each in found:
+            each.others = ()
+        found[0].others = tuple(found[1:])
+        raise found[0]
 
 
 def filled(raw: object, operator: str) -> Mapping[str, object]:

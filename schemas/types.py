@@ -85,18 +85,12 @@ class Delivered:
 class ValueProblem(ValueError):
     """A value does not fit. `path` leads from where parsing began to the place at fault; `key` is True where the
     key itself is wrong rather than its value. `kind` sorts it for the problem code: "value", "connection", "shape"
-    (malformed), "name" (unknown field, operator or key)."""
+    (malformed), "name" (unknown field, operator or key). `others` were found beside it, in the order of the file."""
 
     def __init__(
-        self,
-        what: str,
-        path: tuple[str | int, ...] = (),
-        *,
-        fix: str = "",
-        why: str = "",
-        key: bool = False,
+        self, what: str, path: tuple[str | int, ...] = (), *, fix: str = "", why: str = "", key: bool = False,
         kind: Literal["value", "connection", "shape", "name"] = "value",
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(what)
         self.what = what
         self.path = path
@@ -104,11 +98,17 @@ class ValueProblem(ValueError):
         self.why = why
         self.key = key
         self.kind: Literal["value", "connection", "shape", "name"] = kind
+        self.others: tuple[ValueProblem, ...] = ()
 
     def under(self, *steps: str | int) -> ValueProblem:
-        """The same problem seen from further up."""
-        self.path = (*steps, *self.path)
+        """The same problem, and its others, seen from further up."""
+        for each in self.all():
+            each.path = (*steps, *each.path)
         return self
+
+    def all(self) -> tuple[ValueProblem, ...]:
+        """This problem and those beside it."""
+        return (self, *self.others)
 
 
 def widens(source: ValueType, target: ValueType) -> bool:

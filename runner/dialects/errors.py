@@ -28,7 +28,7 @@ _SQLITE_WORDS = {
     "SQLITE_FULL": "the disk is full", "SQLITE_READONLY": "the database file cannot be written",
     "SQLITE_CORRUPT": "the database file is damaged", "SQLITE_NOTADB": "this is not an SQLite database",
     "SQLITE_IOERR": "reading or writing the database file failed", "SQLITE_INTERRUPT": "the statement was interrupted",
-    "SQLITE_CANTOPEN": "the database file cannot be opened", "SQLITE_TOOBIG": "a value is too large",
+    "SQLITE_CANTOPEN": "the database file cannot be opened",
 }  # fmt: skip
 _FIXES = {
     "42501": "grant the right to this user, or take another user", "53100": "free some space on the server",
@@ -62,6 +62,8 @@ def step_error(error: BaseException, models: Mapping[str, ModelShape]) -> StepEr
     if lost or state.startswith(_TRANSIENT) or _is_closed(driver):
         what = _WORDS.get(state, "the connection to the database was lost")
         return StepError(Problem("DF582", what, None, "this may pass by itself", ""), "transient", state or None)
+    if state == "2201B":  # the server's own limit for a pattern
+        return pattern_failure(state)
     if state.startswith("22"):
         what = _WORDS.get(state, "the database refused a value")
         return StepError(Problem("DF583", what, None, f"SQLSTATE {state}", ""), "constraint", state)
@@ -71,6 +73,14 @@ def step_error(error: BaseException, models: Mapping[str, ModelShape]) -> StepEr
         "error",
         state,
     )
+
+
+def pattern_failure(state: str | None = None) -> StepError:
+    """A pattern that was given up (DF586)."""
+    what = "a pattern takes too long on one of the texts"
+    why = "its repetitions can be shared out in too many ways; one text is given a second"
+    fix = "no repetition inside a repetition, such as (a+)+; or $contains, $startswith, $endswith"
+    return StepError(Problem("DF586", what, None, why, fix), "error", state)
 
 
 def _of_sqlite(name: str, message: str, models: Mapping[str, ModelShape]) -> StepError:
@@ -93,6 +103,8 @@ def _of_sqlite(name: str, message: str, models: Mapping[str, ModelShape]) -> Ste
         return StepError(Problem("DF582", what, None, "", "wait until the other process is done"), "transient", name)
     if base == "SQLITE_INTERRUPT":
         return StepError(Problem("DF584", what), "timeout", name)
+    if base == "SQLITE_TOOBIG":
+        return pattern_failure(name)
     # a function of ours refuses by raising, and decimals past 18 digits are all that they refuse
     is_too_large = name == "SQLITE_MISMATCH" or "overflow" in message or message.startswith("cannot store")
     if is_too_large or "user-defined function raised" in message:

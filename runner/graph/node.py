@@ -213,7 +213,7 @@ def _is_early(port: Port) -> bool:
 
 def _flat(raised: ValueProblem | ExceptionGroup[Exception]) -> Iterator[ValueProblem]:
     if isinstance(raised, ValueProblem):
-        yield raised
+        yield from raised.all()
         return
     for inner in raised.exceptions:
         if isinstance(inner, (ValueProblem, ExceptionGroup)):

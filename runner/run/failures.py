@@ -32,8 +32,11 @@ def step_failure(step: GraphStep, error: Exception) -> StepError:
         limit = step.timeout_seconds
         what = f"it ran longer than its {limit:g} s" if limit else "waiting for an answer took too long"
         return StepError(Problem("DF503", what, None, "", "raise the step's timeout"), "timeout")
-    from runner.dialects.errors import is_database_error, step_error
+    from runner.dialects.errors import is_database_error, pattern_failure, step_error
+    from runner.sql.patterns import PatternTimeout
 
+    if isinstance(error, PatternTimeout):
+        return pattern_failure()
     if is_database_error(error):
         return step_error(error, step.subject.models)
     if isinstance(error, OSError):

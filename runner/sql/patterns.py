@@ -9,15 +9,23 @@ SECONDS_PER_TEXT = 1.0
 """A match that takes longer is given up: no pattern may hold the process."""
 
 
+class PatternTimeout(OverflowError):
+    """A pattern was given up. SQLite hears of an overflow as SQLITE_TOOBIG, of any other exception no more than that
+    there was one."""
+
+
 def matches_pattern(spelled: str, text: object) -> bool:
     """Whether the text contains a match of a `Pattern.spelled`; what is no text never does.
 
-    Raises `TimeoutError` after SECONDS_PER_TEXT. The engine is the library `regex`, for that limit: Python's own `re`
+    Raises `PatternTimeout` after SECONDS_PER_TEXT. The engine is the library `regex`, for that limit: Python's own `re`
     holds the interpreter until it is done.
     """
-    return (
-        isinstance(text, str) and _compiled(spelled).search(text, timeout=SECONDS_PER_TEXT, concurrent=True) is not None
-    )
+    if not isinstance(text, str):
+        return False
+    try:
+        return _compiled(spelled).search(text, timeout=SECONDS_PER_TEXT, concurrent=True) is not None
+    except TimeoutError:
+        raise PatternTimeout from None
 
 
 @lru_cache(maxsize=256)

@@ -16,11 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from runner.access import Access
 from runner.catalog import build_catalog
 from runner.declarations import load_models
+from runner.dialects.errors import step_error
+from runner.dialects.session import open_engine
 from runner.dialects.store import open_session
 from runner.features.base import Scope
 from runner.nodes import resolve_node
 from runner.nodes.base import Subject
 from runner.source import parse_document
+from runner.sql import patterns
 from runner.sql.filters import Database, condition
 from runner.sql.orders import order
 from schemas.filters import parse_filter, parse_order_by
@@ -375,3 +378,20 @@ def test_a_gin_index_answers_equality_on_a_path(engine: AsyncEngine, text: str) 
     table = table_of(model, engine)
     where = condition(parse_filter(read(text), model.types), dict(table.c), model.types, "postgresql")
     assert "gin_thing_extra" in asyncio.run(plan_of(engine, table, where))
+
+
+def test_a_pattern_that_takes_too_long_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL answers this one; what it gives up itself has the same words."""
+    monkeypatch.setattr(patterns, "SECONDS_PER_TEXT", 0.05)
+    lite = open_engine(f"sqlite:///{tmp_path}/test.db", poolclass=sa.NullPool)
+
+    async def work() -> None:
+        await fill(lite, table_of(thing(), lite), [{"n": 1, "name": "a" * 40 + "!"}])
+        await listed(lite, {"filter": read("{name: {$regex: '^(a|a)*$'}}")})
+
+    with pytest.raises(sa.exc.DBAPIError) as caught:
+        asyncio.run(work())
+    told = step_error(caught.value, {})
+    assert (told.problem.code, told.problem.what) == ("DF586", "a pattern takes too long on one of the texts")
+    with pytest.raises(patterns.PatternTimeout):
+        patterns.matches_pattern("^(a|a)*$", "a" * 40 + "!")

@@ -166,6 +166,20 @@ def test_what_arrives_is_judged_in_the_same_words_and_never_shown(name: str, val
     assert (caught.value.path[0], caught.value.what) == (name, what)
 
 
+def test_every_mistake_of_a_filter_is_told() -> None:
+    text = "{age: x, agee: 1, $or: [{ok: {$gt: true, $lik: a}}, {day: 5}], name: {$in: [5, {a: 1}], $regex: '('}, $not: {key: 5}}"
+    with pytest.raises(ValueProblem) as caught:
+        parse_filter(parse_document(f"f: {text}".encode(), "f").root["f"], FIELDS)
+    assert [problem.path for problem in caught.value.all()] == [
+        ("age",), ("agee",), ("$or", 0, "ok", "$gt"), ("$or", 0, "ok", "$lik"), ("$or", 1, "day"), ("name", "$in", 1),
+        ("name", "$regex"), ("$not", "key"),
+    ]  # fmt: skip
+    many = {"$or": [{"age": Delivered("x")}] * (MOST_CONDITIONS + 500)}
+    with pytest.raises(ValueProblem, match="at most 5,000 conditions") as caught:
+        parse_filter(many, FIELDS)
+    assert len(caught.value.all()) == 1
+
+
 def test_a_delivered_mapping_is_plain_json() -> None:
     from schemas.conditions import Compare
 
