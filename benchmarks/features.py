@@ -149,7 +149,7 @@ async def measure(urls: Mapping[str, str], rows: int, rounds: int) -> None:
                 taken[name].setdefault(label, []).append(await place.do(node, arguments))
             for label, seconds in (await single(place, SINGLES)).items():
                 taken[name].setdefault(label, []).append(seconds / SINGLES)
-            await place.engine.dispose()
+            await place.store.close()
     labels = list(taken["plain"])
     print(f"{'':<14}" + "".join(f"{label:>13}" for label in labels))
     for name, figures in taken.items():

@@ -116,19 +116,18 @@ class Access:
         """How many rows came to be, were changed, were passed over. For an upsert no two rows may have one key."""
         await self._record()
         guarded = cast(Load, self._guard(load))
-        stamp = tuple(guarded.constants.values())
-        rows = [row + stamp for row in guarded.rows] if stamp else guarded.rows
         kinds = (*guarded.kinds, *(guarded.model.fields[name].type for name in guarded.constants))
         columns = (*guarded.columns, *guarded.constants)
         table = self._session.table(guarded.model)
         covers, may_change = conflict_rows(guarded, table, self._session.database)
         plain = bulk.Load(
-            table, columns, kinds, guarded.conflict, guarded.key, guarded.update, guarded.counts_up, covers, may_change
-        )
+            table, columns, kinds, guarded.conflict, guarded.key, guarded.update, guarded.counts_up, covers, may_change,
+            tuple(guarded.constants.values()),
+        )  # fmt: skip
         if guarded.model.is_tenanted and guarded.constants.get(TENANT) != self._scope.tenant:
             raise UnscopedError(f"rows of {guarded.model.name} are loaded without their tenant")
-        loaded = await bulk.load_rows(self._session, plain, rows, await self._known(load))
-        if load.conflict == "upsert" and loaded.created + loaded.updated < len(rows):
+        loaded = await bulk.load_rows(self._session, plain, guarded.rows, await self._known(load))
+        if load.conflict == "upsert" and loaded.created + loaded.updated < len(guarded.rows):
             raise _is_deleted(load.model)
         return loaded
 

@@ -16,10 +16,12 @@ from datetime import UTC
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from runner.dialects.base import Session
 from runner.dialects.types import column_type
 from runner.features.base import Scope
+from runner.sql.digests import SEPARATOR, digest_of_row
 from runner.sql.filters import Database
 from schemas.shapes import ModelShape
 from schemas.types import ValueType
@@ -30,7 +32,7 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 ROW = sa.Table(
     "dfrun_audit_row", METADATA,
     sa.Column("position", _NUMBER, sa.Identity(), primary_key=True),
-    sa.Column("entry", _TEXT, nullable=False, index=True),
+    sa.Column("entry", _TEXT, nullable=False),
     sa.Column("model", _TEXT, nullable=False),
     sa.Column("key", _TEXT, nullable=False),
     sa.Column("action", _TEXT, nullable=False),
@@ -38,9 +40,10 @@ ROW = sa.Table(
     sa.Column("before", _TEXT),
     sa.Column("after", _TEXT),
     sa.Column("digest", _TEXT),
-    sa.Index("ix_dfrun_audit_row_key", "model", "key"),
+    sa.Index("ix_dfrun_audit_row_key", "key"),
 )  # fmt: skip
-"""One changed row. `digest` stands in for the values once they are erased."""
+"""One changed row. `digest` stands in for the values once they are erased. The rows of an entry are found by where
+they begin, in the order of their positions: an index by entry would be paid by every row."""
 ENTRY = sa.Table(
     "dfrun_audit_entry", METADATA,
     sa.Column("id", _TEXT, primary_key=True),
@@ -72,7 +75,6 @@ ERASE = "erase"
 RUN = "$run"
 """Stands for the model where a record is about a step of the run itself."""
 FIELDS = ("model", "key", "action", "salt", "before", "after")
-_SEPARATOR = "\x1f"
 
 
 class Recorder:
@@ -82,6 +84,7 @@ class Recorder:
         self._session = session
         self._scope = scope
         self._entry: str | None = None
+        self._last = 0
 
     async def begin(self) -> None:
         """From here on, changed rows belong to an entry of this step."""
@@ -89,9 +92,13 @@ class Recorder:
             return
         self._entry = f"{time.time_ns():016x}{secrets.token_hex(6)}"  # sorts by time, which an index likes
         if self._session.database == "postgresql":
-            await self._session.fetch(sa.select(sa.func.set_config("dfrun.audit", self._entry, True)))
+            sequence = sa.cast(sa.func.pg_get_serial_sequence(ROW.name, "position"), postgresql.REGCLASS)
+            last: Any = sa.func.pg_sequence_last_value(sequence)
+            asked = sa.select(last, sa.func.set_config("dfrun.audit", self._entry, True))
         else:
             await self._session.execute(sa.insert(NOW).values(entry=self._entry))
+            asked = sa.select(sa.func.max(ROW.c.position))
+        self._last = int(str((await self._session.fetch(asked))[0][0] or 0))
 
     async def seal(self) -> str | None:
         """Chain the changes on; gives the head afterwards as `number:hash`, None where nothing changed."""
@@ -151,30 +158,25 @@ class Recorder:
         return await self.seal()
 
     async def _digest(self, entry: str) -> tuple[int, str]:
-        own = ROW.c.entry == entry
+        """How many rows the entry has, and their digest; they come after those that were there when it began."""
+        own = sa.select(ROW.c.position, ROW.c.digest, *(ROW.c[name] for name in FIELDS))
+        own = own.where(ROW.c.position > self._last, ROW.c.entry == entry).order_by(ROW.c.position)
+        rows = own.subquery()
         if self._session.database == "postgresql":
-            text = sa.func.concat_ws(_SEPARATOR, *(sa.func.coalesce(ROW.c[name], "") for name in FIELDS))
+            text = sa.func.concat_ws(SEPARATOR, *(sa.func.coalesce(rows.c[name], "") for name in FIELDS))
             fresh = sa.func.sha256(sa.func.convert_to(text, "UTF8"))
-            one: Any = sa.func.coalesce(sa.func.decode(ROW.c.digest, "hex"), fresh)
+            one: Any = sa.func.coalesce(sa.func.decode(rows.c.digest, "hex"), fresh)
             nothing: Any = sa.literal_column("''::bytea")
-            from sqlalchemy.dialects.postgresql import aggregate_order_by
-
-            whole = sa.func.string_agg(one, aggregate_order_by(nothing, ROW.c.position))
+            whole = sa.func.string_agg(one, nothing)
             digest = sa.func.encode(sa.func.sha256(sa.func.coalesce(whole, nothing)), "hex")
-            count, hashed = (await self._session.fetch(sa.select(sa.func.count(), digest).where(own)))[0]
-            return int(str(count)), str(hashed)
-        columns = [ROW.c.digest, *(ROW.c[name] for name in FIELDS)]
-        count, hashing = 0, hashlib.sha256()
-        async for rows in self._session.stream(sa.select(*columns).where(own).order_by(ROW.c.position)):
-            count += len(rows)
-            for erased, *fields in rows:
-                hashing.update(bytes.fromhex(str(erased)) if erased is not None else digest_of_row(fields))
-        return count, hashing.hexdigest()
+        else:
+            fresh = sa.func.dfrun_row_digest(*(rows.c[name] for name in FIELDS))
+            digest = sa.func.dfrun_trail_digest(sa.func.group_concat(sa.func.coalesce(rows.c.digest, fresh), ""))
+        count, hashed = (await self._session.fetch(sa.select(sa.func.count(), digest).select_from(rows)))[0]
+        return int(str(count)), str(hashed)
 
 
 def _first_head(tenant: str, database: str) -> Any:
-    from sqlalchemy.dialects import postgresql, sqlite
-
     insert = (postgresql.insert if database == "postgresql" else sqlite.insert)(HEAD)
     return insert.values(tenant=tenant, number=0, hash="").on_conflict_do_nothing()
 
@@ -184,11 +186,6 @@ def key_text(model: ModelShape, values: Sequence[object], database: Database) ->
     compact = (",", ":") if database == "sqlite" else (", ", ": ")
     key = values[0] if len(values) == 1 else list(values)
     return json.dumps(key, ensure_ascii=False, separators=compact, default=str)
-
-
-def digest_of_row(values: Sequence[object]) -> bytes:
-    """The digest of one changed row, from its `FIELDS`. The salt keeps a digest from telling the values behind it."""
-    return hashlib.sha256(_SEPARATOR.join("" if v is None else str(v) for v in values).encode()).digest()
 
 
 def hash_of_entry(entry: dict[str, Any]) -> str:

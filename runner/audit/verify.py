@@ -13,8 +13,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runner.audit.trail import ENTRY, ERASE, FIELDS, HEAD, ROW, digest_of_row, hash_of_entry, key_text
+from runner.audit.trail import ENTRY, ERASE, FIELDS, HEAD, ROW, hash_of_entry, key_text
 from runner.dialects.types import from_sqlite
+from runner.sql.digests import digest_of_row
 from runner.sql.filters import Database
 from schemas.shapes import ModelShape
 

@@ -5,6 +5,7 @@ temporary one where rows may conflict), multi-row VALUES on SQLite. Measured in 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,9 +27,9 @@ _STAGING = "dfrun_load"
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Where rows go and what happens to those that conflict. `columns` in the order of the rows' values; all after
-    `conflict` counts for upserts only: `update` are the columns that a conflicting row takes over, `counts_up` those
-    that go up by one, `covers` and `may_change` the conditions of `query.Load`."""
+    """Where rows go and what happens to those that conflict. `columns` in the order of the rows' values, last those of
+    the `constants`, which are the same in every row. For upserts: `update` are the columns that a conflicting row takes
+    over, `counts_up` those that go up by one, `covers` and `may_change` the conditions of `query.Load`."""
 
     table: sa.Table
     columns: tuple[str, ...]
@@ -39,6 +40,7 @@ class Load:
     counts_up: tuple[str, ...] = ()
     covers: sa.ColumnElement[bool] | None = None
     may_change: sa.ColumnElement[bool] | None = None
+    constants: tuple[Any, ...] = ()
 
     def upserted(self, insert: Any) -> Any:
         """The INSERT with what happens to a row that is there."""
@@ -69,7 +71,7 @@ async def load_rows(session: Session, load: Load, rows: Sequence[tuple[Any, ...]
     if session.database == "sqlite":
         return await _load_sqlite(session, load, rows, known)
     driver = await session.driver()
-    records = _for_copy(load, rows)
+    records = _for_copy(load, [row + load.constants for row in rows] if load.constants else rows)
     is_secured = bool(load.table.info.get(SECURED))  # COPY has no row-level security, and is refused by the server
     if load.conflict == "error" and not is_secured:
         await driver.copy_records_to_table(load.table.name, records=records, columns=load.columns)
@@ -128,17 +130,24 @@ async def _load_sqlite(session: Session, load: Load, rows: Sequence[tuple[Any, .
     elif load.conflict == "upsert":
         statement = load.upserted(into)
     one = str(statement.compile(dialect=sqlite.dialect(), column_keys=list(load.columns)))
-    group = f"({', '.join('?' * len(load.columns))})"
-    before, found, after = one.partition(f"VALUES {group}")
-    assert found, f"an INSERT of an unknown form: {one}"
+    before, found, after = one.partition(f"VALUES ({', '.join('?' * len(load.columns))})")
+    assert found and "?" not in after, f"an INSERT of an unknown form: {one}"
     order = [load.columns.index(name) for name in _columns_in(load, one)]
+    own = len(load.columns) - len(load.constants)
+    # what is the same in every row is bound once, in the places before those of the rows; a plain `?` follows the
+    # largest number so far, so that the first of them says where they begin
+    kept = [_stored(kind, value) for kind, value in zip(load.kinds[own:], load.constants, strict=True)]
+    group = f"({', '.join('?' if index < own else f'?{index - own + 1}' for index in order)})"
+    order = [index for index in order if index < own]
     writers = [_writer(load.kinds[index]) for index in order]
-    size = max(1, min(SQLITE_ROWS_PER_STATEMENT, SQLITE_BIND_LIMIT // len(load.columns)))
+    size = max(1, min(SQLITE_ROWS_PER_STATEMENT, (SQLITE_BIND_LIMIT - len(kept)) // max(1, own)))
+    first = re.sub(r"\?(?!\d)", f"?{len(kept) + 1}", group, count=1)
     count = 0
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
-        values = _flat(part, order, writers)
-        cursor = await driver.execute(f"{before}VALUES {', '.join([group] * len(part))}{after}", values)
+        values = kept + _flat(part, order, writers)
+        groups = ", ".join([first, *[group] * (len(part) - 1)])
+        cursor = await driver.execute(f"{before}VALUES {groups}{after}", values)
         count += cursor.rowcount
         await cursor.close()
     match load.conflict:
@@ -162,6 +171,11 @@ def _columns_in(load: Load, statement: str) -> list[str]:
     return [column.name for column in load.table.columns if column.name in load.columns]
 
 
+def _stored(kind: ValueType, value: Any) -> Any:
+    write = _writer(kind)
+    return value if write is None else write(value)
+
+
 def _writer(kind: ValueType) -> Callable[[Any], Any] | None:
     """What SQLite keeps for a value of this type, as a function; None where that is the value itself."""
     if kind.kind in ("string", "text", "integer", "float", "enum", "bytes"):
@@ -174,10 +188,11 @@ async def reserve_ids(session: Session, table: sa.Table, name: str, count: int) 
     if not count:
         return []
     if session.database == "postgresql":
-        sequence = sa.func.pg_get_serial_sequence(table.name, name)
+        named = sa.cast(sa.func.pg_get_serial_sequence(table.name, name), postgresql.REGCLASS)
+        taken = sa.func.nextval(sa.select(named).scalar_subquery(), type_=sa.BigInteger())
         numbers = sa.func.generate_series(1, count).table_valued("n")
-        found = await session.fetch(sa.select(sa.func.nextval(sa.cast(sequence, sa.Text()))).select_from(numbers))
-        return [int(str(row[0])) for row in found]
+        found: Any = await session.fetch(sa.select(sa.func.array_agg(taken)).select_from(numbers))
+        return list(found[0][0])
     # the one writer is here: the next keys are those after the largest that ever was, which AUTOINCREMENT keeps
     kept = sa.table("sqlite_sequence", sa.column("seq"), sa.column("name"))
     found = await session.fetch(sa.select(kept.c.seq).where(kept.c.name == table.name))

@@ -16,6 +16,7 @@ from sqlalchemy.sql.base import Executable
 
 from runner.dialects.bound import Bound
 from runner.sql import decimals, jsonedit, jsonwalk
+from runner.sql.digests import row_digest, trail_digest
 from runner.sql.filters import Database
 from runner.sql.patterns import matches_pattern
 from schemas.shapes import ModelShape
@@ -74,6 +75,8 @@ def _settle(connection: Any) -> None:
     connection.create_function("dfrun_finite", 1, decimals.finite, deterministic=True)
     connection.create_function("dfrun_overflow", 0, decimals.overflow)
     connection.create_function("dfrun_remainder", 2, decimals.remainder, deterministic=True)
+    connection.create_function("dfrun_row_digest", -1, row_digest, deterministic=True)
+    connection.create_function("dfrun_trail_digest", 1, trail_digest, deterministic=True)
     cursor = connection.cursor()
     for pragma in _PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 from runner.access import Access
@@ -279,13 +280,20 @@ class Sealer:
         sealed = [name for name in names if model.fields[name].encrypted]
         at_key = [names.index(name) for name in model.primary_key]
         kept = [i for i, name in enumerate(names) if name not in sealed]
+        keys = [row_key([row[i] for i in at_key]) for row in rows]
+        cells: list[Sequence[Any]] = []
+        for name in sealed:
+            at, field = names.index(name), model.fields[name]
+            values = [row[at] for row in rows]
+            pairs = list(zip(keys, values, strict=True))
+            cells.append(self._vault.column(field.type, self._place(model, name, b""), pairs))
+            if field.searchable:
+                cells.append([self._index(model, name, value) for value in values])
         columns = self.columns_of(model, sealed)
-        made = []
-        for row in rows:
-            values = {name: row[names.index(name)] for name in sealed}
-            cells = self.cells(model, values, row_key([row[i] for i in at_key]))
-            made.append((*(row[i] for i in kept), *(cells[name] for name in columns)))
-        return (*(names[i] for i in kept), *columns), (*(kinds[i] for i in kept), *(_BYTES,) * len(columns)), made
+        plain = map(itemgetter(*kept), rows) if len(kept) > 1 else ([row[i] for i in kept] for row in rows)
+        made = [(*own, *more) for own, more in zip(plain, zip(*cells, strict=True), strict=True)] if sealed else None
+        kinds = (*(kinds[i] for i in kept), *(_BYTES,) * len(columns))
+        return (*(names[i] for i in kept), *columns), kinds, made if made is not None else list(map(tuple, rows))
 
 
 def _with_key(query: Question) -> Question:

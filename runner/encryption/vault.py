@@ -12,8 +12,8 @@ import hmac
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,9 +46,15 @@ class Place:
         return _bound(b"dfrun", *(part.encode() for part in name.split(".")), self.tenant.encode(), self.row)
 
 
+_KEYS = json.JSONEncoder(ensure_ascii=False, default=str)
+_VALUES = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def row_key(values: Sequence[object]) -> bytes:
     """A primary key as a value is bound to it."""
-    return json.dumps(list(values), ensure_ascii=False, default=str).encode()
+    if len(values) == 1 and type(values[0]) is int:
+        return b"[%d]" % values[0]
+    return _KEYS.encode(list(values)).encode()
 
 
 class Vault:
@@ -76,14 +82,30 @@ class Vault:
         """The sealed value; None stays None."""
         if value is None:
             return None
-        purpose = _value_purpose(place.names[0], place.tenant)
-        return self._seal(_to_bytes(kind, value), purpose, place.bound(place.names[0]))
+        return self.column(kind, place, [(place.row, value)])[0]
+
+    def column(self, kind: ValueType, place: Place, values: Sequence[tuple[bytes, object]]) -> list[bytes | None]:
+        """Sealed values of one field of many rows, each given with the key of its row. What they share is made once,
+        their random bytes are drawn at once."""
+        name = place.names[0]
+        encrypt = _cipher(self._keys[self.current], _value_purpose(name, place.tenant)).encrypt
+        head, bound = self.prefix(self.current), replace(place, row=b"").bound(name)[:-4]
+        noise = os.urandom(_NONCE * len(values))
+        sealed: list[bytes | None] = []
+        for number, (row, value) in enumerate(values):
+            if value is None:
+                sealed.append(None)
+                continue
+            nonce = noise[number * _NONCE : (number + 1) * _NONCE]
+            data = bound + len(row).to_bytes(4, "big") + row
+            sealed.append(head + nonce + encrypt(nonce, _to_bytes(kind, value), data))
+        return sealed
 
     def open(self, kind: ValueType, sealed: bytes | None, place: Place) -> object:
         """The value again. Raises `StepError` DF544 without its key, DF543 when it was changed or belongs elsewhere."""
         if sealed is None:
             return None
-        places = [(_value_purpose(name, place.tenant), place.bound(name)) for name in place.names]
+        places = ((_value_purpose(name, place.tenant), place.bound(name)) for name in place.names)
         why = "it was changed, or it was sealed for another row, field or tenant"
         return _from_bytes(kind, self._open(sealed, places, f"{place.field}: a value", why))
 
@@ -105,13 +127,12 @@ class Vault:
         sealed = _cipher(self._keys[self.current], purpose).encrypt(nonce, plain, bound)
         return self.prefix(self.current) + nonce + sealed
 
-    def _open(self, sealed: bytes, places: Sequence[tuple[str, bytes]], what: str, why: str) -> bytes:
+    def _open(self, sealed: bytes, places: Iterable[tuple[str, bytes]], what: str, why: str) -> bytes:
         """What was sealed for one of `places`, each a purpose and its associated data."""
         head = 2 + (sealed[1] if len(sealed) > 1 else 0)
         key_id = sealed[2:head].decode("ascii", "replace")
-        damaged = StepError(Problem("DF543", f"{what} cannot be opened", None, why))
-        if sealed[:1] != bytes((_FORMAT,)) or len(sealed) < head + _NONCE:
-            raise damaged
+        if not sealed or sealed[0] != _FORMAT or len(sealed) < head + _NONCE:
+            raise StepError(Problem("DF543", f"{what} cannot be opened", None, why))
         if key_id not in self._keys:
             lacking = f"{what} is sealed with the key {key_id!r}, which is not given"
             raise StepError(Problem("DF544", lacking, None, "", f"add {key_id} to encryption.keys in dfrun.yaml"))
@@ -123,7 +144,7 @@ class Vault:
                 return cipher.decrypt(sealed[head : head + _NONCE], sealed[head + _NONCE :], bound)
             except InvalidTag:
                 continue
-        raise damaged
+        raise StepError(Problem("DF543", f"{what} cannot be opened", None, why))
 
     def index(self, kind: ValueType, value: object, name: str, tenant: str) -> bytes | None:
         """What equal values of one field and tenant have in common, and nobody without the key can make."""
@@ -157,7 +178,7 @@ def _derived(key: bytes, purpose: str) -> bytes:
 
 def _to_bytes(kind: ValueType, value: object) -> bytes:
     plain: Any = value.hex() if isinstance(value, bytes) else to_sqlite(kind, value)
-    return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
+    return _VALUES.encode(plain).encode()
 
 
 def _from_bytes(kind: ValueType, data: bytes) -> object:

@@ -143,7 +143,8 @@ def test_what_is_old_enough_goes(engine: AsyncEngine, tmp_path: Path) -> None:
 def test_values_that_vanish_from_the_trail_without_an_erasure_are_found(engine: AsyncEngine, tmp_path: Path) -> None:
     async def work() -> None:
         shop = await town(engine, FEATURES[0], tmp_path)
-        from runner.audit.trail import FIELDS, digest_of_row
+        from runner.audit.trail import FIELDS
+        from runner.sql.digests import digest_of_row
 
         async with engine.begin() as connection:
             row: Any = (
