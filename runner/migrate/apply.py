@@ -108,20 +108,23 @@ class Work:
         async with self.live.transaction(*settings):
             for number, step in todo:
                 await self.execute(number, step)
-                await history.write_step(self.live, self.number, number, "done")
+            await history.write_done(self.live, self.number, [number for number, _ in todo])
             await self.verify(todo[-1])
 
     async def execute(self, number: int, step: Step) -> None:
         """The probes and the statements of one step, in the transaction at hand."""
         for probe in step.probes:
             await self._hold(number, step, probe)
-        for sql in step.sql:
-            try:
-                await self.live.execute(sql)
-            except DBAPIError as error:
-                if _state(error) in _RETRIED:
-                    raise
-                raise self.failed(number, step, error) from error
+        try:
+            if step.is_written:
+                for sql in step.sql:
+                    await self.live.execute(sql)
+            else:
+                await self.live.script(step.sql)
+        except DBAPIError as error:
+            if _state(error) in _RETRIED:
+                raise
+            raise self.failed(number, step, error) from error
 
     async def _hold(self, number: int, step: Step, probe: Probe) -> None:
         found = int(await self.live.value(probe.sql))

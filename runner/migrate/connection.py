@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy.engine import Result
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.base import Executable
 
@@ -43,14 +44,21 @@ class Live:
         return await self.connection.execute(statement, parameters)
 
     async def script(self, statements: Sequence[str]) -> None:
-        """Run many statements in order; one round trip where the driver can."""
+        """Run many statements in order; one round trip where the driver can. Raises as `execute` does."""
         if not statements:
             return
-        if self.database == "postgresql":
-            await (await self.driver()).execute(";\n".join(statements))
+        if self.database == "sqlite":
+            for statement in statements:
+                await self.connection.exec_driver_sql(statement)
             return
-        for statement in statements:
-            await self.connection.exec_driver_sql(statement)
+        from runner.dialects.errors import is_database_error
+
+        try:
+            await (await self.driver()).execute(";\n".join(statements))
+        except Exception as error:
+            if isinstance(error, ConnectionError) or not is_database_error(error):
+                raise
+            raise DBAPIError(None, None, error) from error
 
     async def driver(self) -> Any:
         """The driver's own connection."""

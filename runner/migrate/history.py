@@ -72,23 +72,23 @@ _BY_DATABASE: Mapping[Database, tuple[sa.Table, sa.Table, sa.Table]] = {
 @dataclass(frozen=True, slots=True)
 class Meta:
     """What a state remembers beside its tables: the file of models of each table, the hints and hand-written files
-    that were carried out (name and hash), and the digest of the statements that wanted it."""
+    that were carried out (name and hash), and for each table the digest of the statements that wanted it."""
 
     sources: Mapping[str, str] = field(default_factory=dict)
     hints: tuple[str, ...] = ()
     written: Mapping[str, str] = field(default_factory=dict)
-    digest: str = ""
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """As history keeps it."""
         return canonical({"sources": dict(self.sources), "hints": list(self.hints), "written": dict(self.written),
-                          "digest": self.digest})  # fmt: skip
+                          "digests": dict(self.digests)})  # fmt: skip
 
     @classmethod
     def from_json(cls, text: str) -> Meta:
         """What `to_json` wrote."""
         read = json.loads(text)
-        return cls(read["sources"], tuple(read["hints"]), read["written"], read["digest"])
+        return cls(read["sources"], tuple(read["hints"]), read["written"], read["digests"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +254,12 @@ async def finish(live: Live, number: int, status: str, started: float, *, retrie
     took = round((time.monotonic() - started) * 1000)
     values = {"status": status, "finished_at": now(), "duration_ms": took, "retries": retries, "error": error or None}
     await live.run(table.update().where(table.c.id == number).values(values))
+
+
+async def write_done(live: Live, migration: int, steps: Sequence[int]) -> None:
+    """Write the rows of the steps of one transaction, at its end."""
+    rows = [{"migration_id": migration, "step": step, "status": "done", "started_at": now()} for step in steps]
+    await live.run(steps_of(live).insert().values(rows))
 
 
 async def set_status(live: Live, number: int, status: str) -> None:

@@ -72,6 +72,8 @@ class Migrator:
     max_backup_rows: int = 5_000_000
     webhook: str | None = None
     settle: Callable[[AsyncConnection], Awaitable[None]] | None = None
+    _found: Snapshot | None = field(default=None, init=False, repr=False)
+    """What the models want of this database; it is built once."""
 
     async def plan(self, allow: frozenset[str] = frozenset()) -> MigrationPlan:
         """What would be done; changes nothing."""
@@ -114,6 +116,11 @@ class Migrator:
 
     async def _wanted(self, live: Live, recorded: Recorded) -> Snapshot:
         """What the models want; a server that takes no writes is asked what it remembers."""
+        if self._found is None:
+            self._found = await self._built(live, recorded)
+        return self._found
+
+    async def _built(self, live: Live, recorded: Recorded) -> Snapshot:
         if live.database == "sqlite":
             return await wanted_snapshot(live, self.wanted, recorded)
         await live.execute("BEGIN")
@@ -337,7 +344,8 @@ class Migrator:
             if not new:
                 return None
             now = recorded.known.merged(state.full.visible.only(new))
-            meta = replace(recorded.meta, sources={**recorded.meta.sources, **self.wanted.sources}, digest="")
+            meta = replace(recorded.meta, sources={**recorded.meta.sources, **self.wanted.sources},
+                           digests={t: d for t, d in recorded.meta.digests.items() if t not in new})  # fmt: skip
             body: dict[str, object] = {"steps": [], "risk": "LOW"}
             return await history.begin(live, "baseline", "", body, recorded.known, now, meta, (), status="baseline")
 

@@ -15,7 +15,7 @@ from runner.migrate import recipes_postgresql, recipes_sqlite, sqlite
 from runner.migrate.connection import Live
 from runner.migrate.difference import Change, compare
 from runner.migrate.evidence import dependants, gather
-from runner.migrate.history import Meta, Recorded
+from runner.migrate.history import DONE, Meta, Recorded
 from runner.migrate.plan import MigrationPlan
 from runner.migrate.postgresql import literal
 from runner.migrate.recipes import Situation
@@ -64,20 +64,24 @@ class State:
 
 
 async def wanted_snapshot(live: Live, wanted: Wanted, recorded: Recorded) -> Snapshot:
-    """What the models want, as this database spells it; remembered by history, else built in a scratch place."""
-    last = recorded.last
-    if last is not None and last.status == "applied" and last.meta.digest == digest_of(live, wanted):
-        return last.after.only(wanted.models)
-    async with scratch(live, wanted.statements) as place:
-        return await read(place)
+    """What the models want, as this database spells it; a table that history does not remember as it is wanted now is
+    built in a scratch place."""
+    last, wants, kept = recorded.last, digests_of(live, wanted), Snapshot()
+    if last is not None and last.status in DONE:
+        kept = last.after.only({table for table, digest in wants.items() if last.meta.digests.get(table) == digest})
+    unknown = wants.keys() - kept.tables
+    if not unknown:
+        return kept
+    async with scratch(live, wanted.statements(unknown)) as place:
+        return kept.merged((await read(place)).only(unknown))
 
 
-def digest_of(live: Live, wanted: Wanted) -> str:
-    """Names what is wanted, for this server."""
+def digests_of(live: Live, wanted: Wanted) -> dict[str, str]:
+    """Names what is wanted of each table, for this server and this dfrun."""
     from runner import __version__
 
-    text = f"{wanted.digest} {live.database} {live.version} {__version__}"
-    return hashlib.sha256(text.encode()).hexdigest()
+    here = f"{live.database} {live.version} {__version__}"
+    return {t: hashlib.sha256(f"{digest} {here}".encode()).hexdigest()[:16] for t, digest in wanted.digests.items()}
 
 
 async def read_state(live: Live, wanted: Wanted, want: Snapshot, recorded: Recorded) -> State:
@@ -232,6 +236,8 @@ class _Work:
     async def plan(self) -> MigrationPlan:
         """The plan, proved; or the reasons why there is none that can run."""
         started = time.perf_counter()
+        if self._only_creates():
+            return await self._created(started)
         near = self._near()
         self.rest = Snapshot() if near is None else self.state.managed.only(self.state.managed.tables - near)
         there = self.state.full if near is None else self.state.full.only(self.state.full.tables - self.rest.tables)
@@ -244,6 +250,24 @@ class _Work:
                     await self._prove(place)
         except _Refused as refused:
             self.problems.append(refused.problem)
+        return await self._planned(started)
+
+    def _only_creates(self) -> bool:
+        """Whether all that is to do on PostgreSQL is to create tables, by the very statements that built the wanted
+        side: they need no second proof."""
+        if self.live.database == "sqlite" or self.goal.is_rollback or self.renames or self.written or self.goal.undos:
+            return False
+        new = (self.want.tables - self.state.managed.tables) & self.goal.wanted.tables.keys()
+        return all(table in new for _, table, _ in differing(self.state.managed, self.want))
+
+    async def _created(self, started: float) -> MigrationPlan:
+        """The plan that creates tables alone."""
+        situation = self._situation(self.state.full, self.state.managed)
+        steps = grouped(recipes_postgresql.steps_for(compare(situation.have, self.want), situation))
+        self.steps = [replace(step, after=self.want.fingerprint) for step in steps]
+        return await self._planned(started)
+
+    async def _planned(self, started: float) -> MigrationPlan:
         took = f"{self.live.database} {self.plain.server}, {(time.perf_counter() - started) * 1000:.0f} ms"
         evidence, unfit = await gather(self.live, self.steps, took if not self.problems else "")
         problems = (*self.plain.blocked, *self.problems, *unfit)
@@ -311,8 +335,8 @@ class _Work:
         key = hashlib.sha256(f"{self.plain.before.fingerprint} {self.want.fingerprint}".encode()).hexdigest()[:8]
         extra = full.without(have.items.keys())
         return Situation(
-            self.live.database, self.live.version, self.state.full, have, self.want, names, self.goal.wanted.fills,
-            self.goal.wanted.on_drop, key, self.state.attached, extra,
+            self.live.database, self.live.version, self.state.full, have, self.want, names, self.goal.wanted, key,
+            self.state.attached, extra,
         )  # fmt: skip
 
     def _renamed_situation(self, full: Snapshot) -> Situation:
@@ -389,15 +413,12 @@ class _Work:
                 await place.execute(sql.replace(" CONCURRENTLY", "") if step.mode == "outside" else sql)
             except DBAPIError as error:
                 said = str(getattr(error.orig, "args", [""])[0]).partition(": ")[2] or str(error.orig)
-                if step.parts[0].rule in _WRITTEN:
+                if step.is_written:
                     what = f"{step.op}: the database refuses this statement"
                 else:
                     what = f"{step.op} cannot be done"
                 raise _Refused(Problem("DF610", what, None, f"on a copy without rows: {said}",
                                        "change what depends on it first")) from error  # fmt: skip
-
-
-_WRITTEN = ("backfill", "sql", "sql_proved")
 
 
 class _Refused(Exception):
@@ -412,9 +433,9 @@ def meta_after(plan: MigrationPlan, goal: Goal, recorded: Recorded, live: Live) 
     """What history remembers once the plan is applied."""
     meta = recorded.meta
     sources = {t: s for t, s in {**meta.sources, **goal.wanted.sources}.items() if t in plan.after.tables}
-    digest = digest_of(live, goal.wanted) if plan.after.tables == frozenset(goal.wanted.models) else ""
+    digests = {t: d for t, d in {**meta.digests, **digests_of(live, goal.wanted)}.items() if t in plan.after.tables}
     return Meta(
-        sources, tuple(dict.fromkeys((*meta.hints, *plan.hints))), {**meta.written, **dict(plan.written)}, digest
+        sources, tuple(dict.fromkeys((*meta.hints, *plan.hints))), {**meta.written, **dict(plan.written)}, digests
     )
 
 

@@ -11,6 +11,7 @@ from runner.migrate.risks import Risk, catalogue
 from runner.migrate.snapshot import OWN, Snapshot
 from runner.migrate.sqlite import Attached
 from runner.migrate.step import Backup, Mode, Part, Phase, Probe, Step
+from runner.migrate.wanted import Wanted
 from runner.sql.filters import Database
 
 
@@ -34,8 +35,6 @@ class Names:
 class Situation:
     """Where recipes start: `have` after renames and hand-written steps, `live` as it is in the database now, `want`.
 
-    fills: SQL for the rows that are there when a column is added that needs a value and has no default.
-    on_drop: `trash`, `drop` or `forbid` by table.
     attached, extra: triggers and views, and what was made by hand; SQLite's rebuilt tables get them back.
     """
 
@@ -45,11 +44,20 @@ class Situation:
     have: Snapshot
     want: Snapshot
     names: Names
-    fills: Mapping[tuple[str, str], str]
-    on_drop: Mapping[str, str]
+    wanted: Wanted
     key: str
     attached: tuple[Attached, ...] = ()
     extra: Snapshot = field(default_factory=Snapshot)
+
+    @property
+    def fills(self) -> Mapping[tuple[str, str], str]:
+        """SQL for the rows that are there when a column is added that needs a value and has no default."""
+        return self.wanted.fills
+
+    @property
+    def on_drop(self) -> Mapping[str, str]:
+        """`drop` or `forbid` by table; the others go to the trash."""
+        return self.wanted.on_drop
 
     def risk(self, rule: str) -> Risk:
         """The rule of the catalogue."""

@@ -43,18 +43,22 @@ class Recipes(RuleRecipes):
 
     def _create_table(self, change: Change) -> Iterator[Step]:
         table = change.table
-        sql = postgresql.words_needed(self.s.want.of("index", table).values())
-        sql += postgresql.create_table(self.s.want, table)
+        sql: Sequence[str] = self.s.wanted.tables.get(table, ())
+        if not sql:
+            words = postgresql.words_needed(self.s.want.of("index", table).values())
+            sql = [*words, *postgresql.create_table(self.s.want, table)]
         undo = [f"DROP TABLE {quoted(table)}"]
         yield self.s.step(change, "create_table", "expand", 20, "brief", sql, undo, locks={})
         for name, facts in self.s.want.of("constraint", table).items():
             if facts["kind"] != "f":
                 continue
             part = Change("create_table", table)
+            reference = self.s.wanted.references.get((table, name))
+            add = reference.text if reference else add_constraint(table, name, facts)
             is_late = not self._has_key(facts)
             yield self.s.step(
                 part, "create_table", "contract" if is_late else "expand", 88 if is_late else 21, "brief",
-                [add_constraint(table, name, facts)], [f"ALTER TABLE {quoted(table)} DROP CONSTRAINT {quoted(name)}"],
+                [add], [f"ALTER TABLE {quoted(table)} DROP CONSTRAINT {quoted(name)}"],
                 label="reference of", locks={facts["target"]: "SRE"}, others=[facts["target"]],
             )  # fmt: skip
 

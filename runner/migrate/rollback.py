@@ -77,10 +77,11 @@ async def find_target(live: Live, recorded: Recorded, number: int | None) -> Tar
     new = [hint for hint in recorded.meta.hints if hint not in meta.hints]
     want = taken[0].before
     wanted = Wanted(
-        live.database, (), {table: table for table in want.tables}, tuple(inverse(new)), sources=meta.sources
+        live.database, {}, {table: table for table in want.tables}, hints=tuple(inverse(new)), sources=meta.sources
     )
     backups = tuple(b for m in taken for b in m.backups)
-    return Target(tuple(taken), want, meta, wanted, backups, tuple(_undos(taken)))
+    # what was there before need not be what the models wanted then
+    return Target(tuple(taken), want, replace(meta, digests={}), wanted, backups, tuple(_undos(taken)))
 
 
 def _undos(taken: Sequence[Migration]) -> list[Step]:

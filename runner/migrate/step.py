@@ -85,6 +85,11 @@ class Step:
         """The highest of its parts."""
         return highest(*(part.level for part in self.parts))
 
+    @property
+    def is_written(self) -> bool:
+        """Whether its statement was written by hand."""
+        return self.parts[0].rule in ("backfill", "sql", "sql_proved")
+
     def body(self, number: int) -> dict[str, object]:
         """The step as the plan file has it; only what decides about what is done."""
         risk = self.risk

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -33,8 +34,17 @@ class Hint:
 
 
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """The statement that adds a reference, and the table that it leads to."""
+
+    target: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Wanted:
-    """`statements` build it; `digest` names them. `models` gives the model of each table.
+    """`tables` has the statements that create each table with its indexes, `references` those that add its references,
+    by table and name, where they are made after all tables. `models` gives the model of each table.
 
     sources: the file of models of each table, by its path in the project; a table is taken for dropped only where its
     own file is read and does not name it any more.
@@ -43,8 +53,9 @@ class Wanted:
     """
 
     database: Database
-    statements: tuple[str, ...]
+    tables: Mapping[str, tuple[str, ...]]
     models: Mapping[str, str]
+    references: Mapping[tuple[str, str], Reference] = field(default_factory=dict)
     hints: tuple[Hint, ...] = ()
     fills: Mapping[tuple[str, str], str] = field(default_factory=dict)
     on_drop: Mapping[str, str] = field(default_factory=dict)
@@ -52,24 +63,29 @@ class Wanted:
     sources: Mapping[str, str] = field(default_factory=dict)
     read: frozenset[str] = frozenset()
 
-    @property
-    def digest(self) -> str:
-        """`sha256:` of the statements."""
-        return "sha256:" + hashlib.sha256(";\n".join(self.statements).encode()).hexdigest()
+    def statements(self, tables: Collection[str]) -> list[str]:
+        """What builds these tables in an empty database; tables that they reference come along, bare of references."""
+        own = [reference for (table, _), reference in self.references.items() if table in tables]
+        needed = {*tables, *(reference.target for reference in own)}
+        texts = [text for table, texts in self.tables.items() if table in needed for text in texts]
+        return [*texts, *(reference.text for reference in own)]
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Names what is wanted of each table: equal exactly when its statements are."""
+        texts = {table: list(texts) for table, texts in self.tables.items()}
+        for (table, _), reference in self.references.items():
+            texts[table].append(reference.text)
+        return {table: hashlib.sha256(";\n".join(each).encode()).hexdigest() for table, each in texts.items()}
 
 
 def wanted_of(models: Mapping[str, ModelShape], database: Database, sources: Mapping[str, str] | None = None) -> Wanted:
     """What these models want of a database. `sources`: the file of each model."""
     tables = build_tables(models, database)
     found = sources or {}
-    statements = statements_of(tables, database)
-    if database == "sqlite":
-        for model in models.values():
-            if index := model.text_search:
-                columns = tuple(tables[model.name].c.keys())
-                statements += fulltext.lite_statements(index.name, model.table, index.fields, columns)
     return Wanted(
-        database, (*fulltext.needed(statements), *statements), {model.table: name for name, model in models.items()},
+        database, {model.table: _creation(model, tables[name], database) for name, model in models.items()},
+        {model.table: name for name, model in models.items()}, _references(tables.values(), database),
         tuple(hint for model in models.values() for hint in _hints(model)),
         {(m.table, f.name): _NOW[database] for m in models.values() for f in m.fields.values()
          if f.managed and f.type.kind == "datetime" and not f.type.nullable},
@@ -79,26 +95,32 @@ def wanted_of(models: Mapping[str, ModelShape], database: Database, sources: Map
     )  # fmt: skip
 
 
-def statements_of(tables: Mapping[str, sa.Table], database: Database) -> list[str]:
-    """CREATE statements of all tables, references last where the database checks them at once."""
-    dialect = dialect_of(database)
+def _creation(model: ModelShape, table: sa.Table, database: Database) -> tuple[str, ...]:
+    """CREATE statements of a table, its indexes and its policy, without references where the database checks them at
+    once."""
+    create = CreateTable(table, include_foreign_key_constraints=[] if database == "postgresql" else None)
+    found = [_text(create, database)]
+    found += [_text(CreateIndex(index), database) for index in sorted(table.indexes, key=lambda index: str(index.name))]
+    if database == "sqlite" and (words := model.text_search):
+        found += fulltext.lite_statements(words.name, model.table, words.fields, tuple(table.c.keys()))
+    if table.info.get(SECURED):
+        found += secured(dialect_of(database).identifier_preparer.format_table(table))
+    return (*fulltext.needed(found), *found)
 
-    def text(element: sa.schema.ExecutableDDLElement) -> str:
-        return " ".join(str(element.compile(dialect=dialect)).split("\n")).replace("\t", "").strip()
 
-    late = database == "postgresql"
-    found = [
-        text(CreateTable(table, include_foreign_key_constraints=[] if late else None)) for table in tables.values()
-    ]
-    for table in tables.values():
-        found += [text(CreateIndex(index)) for index in sorted(table.indexes, key=lambda i: str(i.name))]
-    if late:
-        for table in tables.values():
-            references = sorted(table.foreign_key_constraints, key=lambda c: str(c.name))
-            found += [text(AddConstraint(c, isolate_from_table=False)) for c in references]
-            if table.info.get(SECURED):
-                found += secured(dialect.identifier_preparer.format_table(table))
+def _references(tables: Iterable[sa.Table], database: Database) -> dict[tuple[str, str], Reference]:
+    if database == "sqlite":
+        return {}
+    found = {}
+    for table in tables:
+        for rule in sorted(table.foreign_key_constraints, key=lambda rule: str(rule.name)):
+            text = _text(AddConstraint(rule, isolate_from_table=False), database)
+            found[table.name, str(rule.name)] = Reference(rule.referred_table.name, text)
     return found
+
+
+def _text(element: sa.schema.ExecutableDDLElement, database: Database) -> str:
+    return " ".join(str(element.compile(dialect=dialect_of(database))).split("\n")).replace("\t", "").strip()
 
 
 def dialect_of(database: Database) -> Dialect:
