@@ -56,6 +56,7 @@ def build_catalog(files: Iterable[tuple[Document, Models]], *, row_security: boo
             places |= {(name, f): document.place((*at, "fields", f), key=True) for f in model.fields}
     for name, shape in models.items():
         _check_references(shape, models, homes[name], problems)
+    _check_names(models, homes, problems)
     if problems:
         raise DefinitionError(problems)
     return Catalog(models, places)
@@ -64,6 +65,11 @@ def build_catalog(files: Iterable[tuple[Document, Models]], *, row_security: boo
 def table_name(model: str) -> str:
     """`OrderItem` → `order_item`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", model).lower()
+
+
+def unique_name(table: str, column: str) -> str:
+    """What the database calls the rule of a unique field."""
+    return f"uq_{table}_{column}"[:63]
 
 
 def _shape(name: str, model: Model, document: Document, problems: list[Problem]) -> ModelShape:
@@ -254,6 +260,26 @@ def _postgresql_indexes(
         label = index.name or f"px_{table}_{'_'.join(names)}"[:63]
         found.append(IndexShape(label, names, down, condition=index.condition))
     return found
+
+
+def _check_names(models: Mapping[str, ModelShape], homes: Mapping[str, Document], problems: list[Problem]) -> None:
+    """Tables, unique fields and indexes have their names from one space in the database; each may be there once."""
+    taken = {model.table: f"the table of {name}" for name, model in models.items()}
+    for name, model in models.items():
+        for column in (f.name for f in model.fields.values() if f.unique):
+            taken.setdefault(unique_name(model.table, column), f"{name}.{column}, which is unique")
+    for name, model in models.items():
+        for number, index in enumerate(model.indexes):
+            owner = taken.get(index.name)
+            said = f"the index over {', '.join(index.fields)} of {name}"
+            if owner is None:
+                taken[index.name] = said
+                continue
+            is_declared = homes[name].at(("models", name, "indexes", number)) is not None
+            place = homes[name].place(("models", name, "indexes", number) if is_declared else ("models", name))
+            why = "the database knows each by its name"
+            fix = "leave one of them out, or give the index a name of its own: name: …"
+            problems.append(Problem("DF228", f"{said} and {owner} are both called {index.name!r}", place, why, fix))
 
 
 def _check_references(
