@@ -27,11 +27,12 @@ from runner.loading import (
     written_files,
 )
 from runner.run.choices import Decisions, RunOptions
-from schemas.settings import Webhook
+from schemas.settings import BackupByCommand, Webhook
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from runner.migrate.commandbackup import BackupCommand
     from runner.migrate.migrator import Migrator
     from runner.migrate.plan import PlanFile
     from runner.run.executor import Executor
@@ -237,6 +238,7 @@ async def migrating(
                 engine, wanted, written_files(project), limits, on_step,
                 slow_threshold_ms=round(own.slow_threshold.total_seconds() * 1000),
                 max_backup_rows=own.max_backup_rows, webhook=_webhook(own.webhook),
+                backup=_backup(own.backup, project),
                 settle=partial(_settle, catalog.models, target.database),
             )  # fmt: skip
     finally:
@@ -275,6 +277,15 @@ def lint_migrations(folder: Path) -> list[Problem]:
         if kind_of(document) == "migration":
             found += lint(load_migration(document), document)
     return found
+
+
+def _backup(declared: BackupByCommand | None, project: Path) -> BackupCommand | None:
+    from runner.migrate.commandbackup import BackupCommand
+
+    if declared is None:
+        return None
+    seconds = declared.timeout.total_seconds()
+    return BackupCommand(declared.command, project, project / declared.folder, seconds)
 
 
 def _webhook(webhook: Webhook | None) -> str | None:

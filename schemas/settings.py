@@ -38,6 +38,17 @@ class Webhook(Declaration):
     """The hosts that may be told; the address must be one of them."""
 
 
+class BackupByCommand(Declaration):
+    """A backup that a program of your own makes before a migration that is more than LOW."""
+
+    command: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The program and its arguments; it finds DFRUN_DATABASE_URL and DFRUN_BACKUP_FILE in its environment."""
+    folder: str = "backups"
+    """Where the file lies, relative to the project; the folder is made."""
+    timeout: Duration = timedelta(hours=1)
+    """How long it may take; the migration holds its lock meanwhile."""
+
+
 class Migrations(Declaration):
     """How `dfrun migrate` behaves."""
 
@@ -55,6 +66,8 @@ class Migrations(Declaration):
     """A direct connection for migrations, where the project's own goes through a pooler."""
     webhook: Webhook | None = None
     """Who is told when a migration ends."""
+    backup: BackupByCommand | None = None
+    """A backup by a program of your own, beside what migrations keep by themselves."""
 
 
 class Key(Declaration):

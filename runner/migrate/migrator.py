@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from runner.errors import Problem, TablesError
 from runner.migrate import history
 from runner.migrate.apply import Limits, MigrationError, Work, run_sqlite
+from runner.migrate.commandbackup import BackupCommand, file_backup, run_command
 from runner.migrate.connection import Live, connect
 from runner.migrate.filebackup import back_up
 from runner.migrate.gate import Gate
@@ -30,7 +31,7 @@ from runner.migrate.rollback import Rollback, Target, find_target, losses
 from runner.migrate.scratch import read
 from runner.migrate.snapshot import Key, Snapshot
 from runner.migrate.status import Drift, Status
-from runner.migrate.step import Phase, step_from
+from runner.migrate.step import Backup, Phase, step_from
 from runner.migrate.trash import Kept, list_kept, purge
 from runner.migrate.wanted import Wanted
 from runner.migrate.webhook import tell
@@ -58,6 +59,7 @@ class Migrator:
     """One database and what is wanted of it.
 
     on_step gets a line for each step that is done. keeps_tables: a table without a model stays, as a run wants it.
+    backup: a command that makes a backup of its own.
     settle: makes what belongs to the tables beside them, such as triggers, in the transaction that ends an apply.
     """
 
@@ -71,6 +73,7 @@ class Migrator:
     slow_threshold_ms: int = 10_000
     max_backup_rows: int = 5_000_000
     webhook: str | None = None
+    backup: BackupCommand | None = None
     settle: Callable[[AsyncConnection], Awaitable[None]] | None = None
     _found: Snapshot | None = field(default=None, init=False, repr=False)
     """What the models want of this database; it is built once."""
@@ -205,7 +208,8 @@ class Migrator:
                 return Outcome("nothing", plan, lock_wait_ms=lock.waited_ms)
             _refuse_changed(shown, plan)
             meta = rolls_back.meta if rolls_back else meta_after(plan, goal, recorded, live)
-            number = await self._begin(live, plan, kind, meta, lock.waited_ms, recorded, goal)
+            files = await self._files(plan)
+            number = await self._begin(live, plan, kind, meta, lock.waited_ms, files)
             work = await self._work(live, number, plan, recorded, goal.wanted, goal.want)
             work.lock = lock
             await _superseded(live, rolls_back)
@@ -214,10 +218,19 @@ class Migrator:
                 await self._settled()
             return replace(outcome, lock_wait_ms=lock.waited_ms)
 
+    async def _files(self, plan: MigrationPlan, copy: Path | None = None) -> list[Backup]:
+        """The backups of the whole database that there are now."""
+        found = [file_backup(copy)] if copy else []
+        if self.backup is not None:
+            plain = self.engine.url.set(drivername=self.engine.url.get_backend_name())
+            made = await run_command(self.backup, plain.render_as_string(hide_password=False), plan)
+            found += [made] if made else []
+        return found
+
     async def _begin(
-        self, live: Live, plan: MigrationPlan, kind: str, meta: Meta, waited_ms: int, recorded: Recorded, goal: Goal
+        self, live: Live, plan: MigrationPlan, kind: str, meta: Meta, waited_ms: int, files: Sequence[Backup] = ()
     ) -> int:
-        backups = [backup for step in plan.steps for backup in step.backups]
+        backups = [*files, *(backup for step in plan.steps for backup in step.backups)]
         return await history.begin(
             live, kind, plan.hash, plan.body(), plan.before, plan.after, meta, backups, lock_wait_ms=waited_ms
         )
@@ -267,8 +280,9 @@ class Migrator:
                     return Outcome("nothing", plan, lock_wait_ms=waited)
                 _refuse_changed(shown, plan)
                 copy = await back_up(self.engine, plan)
+                files = await self._files(plan, copy)
                 meta = rolls_back.meta if rolls_back else meta_after(plan, goal, recorded, live)
-                number = await self._begin(live, plan, kind, meta, waited, recorded, goal)
+                number = await self._begin(live, plan, kind, meta, waited, files)
                 work = await self._work(live, number, plan, recorded, goal.wanted, goal.want)
                 await run_sqlite(work)
                 if self.settle is not None and kind == "apply":
@@ -279,7 +293,7 @@ class Migrator:
             except BaseException as error:
                 await live.rolled_back("ROLLBACK")
                 if isinstance(error, MigrationError):
-                    await self._write_failed(live, plan, kind, recorded, goal, started, error)
+                    await self._write_failed(live, plan, kind, recorded, started, error)
                 raise
             finally:
                 await live.rolled_back("PRAGMA legacy_alter_table=OFF")
@@ -297,11 +311,10 @@ class Migrator:
             })  # fmt: skip
 
     async def _write_failed(
-        self, live: Live, plan: MigrationPlan, kind: str, recorded: Recorded, goal: Goal, started: float,
-        error: MigrationError,
-    ) -> None:  # fmt: skip
+        self, live: Live, plan: MigrationPlan, kind: str, recorded: Recorded, started: float, error: MigrationError
+    ) -> None:
         async with live.transaction():
-            number = await self._begin(live, plan, kind, recorded.meta, 0, recorded, goal)
+            number = await self._begin(live, plan, kind, recorded.meta, 0)
             await history.finish(live, number, "failed", started, error=error.problems[0].what)
         await self._tell("failed", plan, round((time.monotonic() - started) * 1000), number)
 

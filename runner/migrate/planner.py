@@ -89,7 +89,7 @@ async def read_state(live: Live, wanted: Wanted, want: Snapshot, recorded: Recor
     known = recorded.known
     hinted = {old for hint in wanted.hints if hint.kind == "table" for old in hint.old}
     tables = frozenset(want.tables | known.tables | hinted)
-    kept = {b.kept for m in recorded.migrations for b in m.backups if b.kind != "trash_column"}
+    kept = {b.kept for m in recorded.migrations for b in m.backups if b.kind in ("trash_table", "shadow")}
     full = await read(live, tables | kept)
     foreign = frozenset(_foreign(full.visible, want, known, wanted.hints))
     attached = tuple(await sqlite.attached(live)) if live.database == "sqlite" else ()

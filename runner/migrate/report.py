@@ -162,6 +162,7 @@ def migration_record(m: Migration) -> dict[str, object]:
         "to": m.to_fp, "started_at": m.started_at, "finished_at": m.finished_at, "duration_ms": m.duration_ms,
         "lock_wait_ms": m.lock_wait_ms, "retries": m.retries, "applied_by": m.applied_by, "host": m.host,
         "error": m.error,
+        "backups": [{"file": b.name, "bytes": int(b.kept)} for b in m.backups if b.kind == "file"],
     }  # fmt: skip
 
 

@@ -38,9 +38,10 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """What a step keeps instead of losing it: `kept` is the column or table that has it."""
+    """What a step keeps instead of losing it: `kept` is the column or table that has it. A `file` belongs to the whole
+    migration: `name` is its name, `kept` its size in bytes, `table` is empty."""
 
-    kind: Literal["trash_column", "trash_table", "shadow"]
+    kind: Literal["trash_column", "trash_table", "shadow", "file"]
     table: str
     name: str
     kept: str

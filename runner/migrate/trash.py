@@ -35,6 +35,8 @@ async def list_kept(live: Live, recorded: Recorded, older_than: timedelta) -> li
         if m.status in history.UNFINISHED or (m.finished_at or m.started_at) > limit:
             continue
         for backup in m.backups:
+            if backup.kind == "file":
+                continue  # it is the user's
             is_column = backup.kind == "trash_column"
             if is_column:
                 is_there = ("column", backup.table, backup.kept) in full.items
