@@ -100,7 +100,8 @@ def _shape(name: str, model: Model, document: Document, problems: list[Problem])
     _seal(name, model, fields, document, problems)
     indexes = _indexes(name, model, fields, document, problems)
     return ModelShape(name, table_name(name), fields, keys, indexes, frozenset(f.name for f in features),
-                      tuple(map(table_name, model.renamed_from)), model.removed, model.on_drop)  # fmt: skip
+                      tuple(map(table_name, model.renamed_from)), model.removed, model.on_drop,
+                      model.keep_old_name)  # fmt: skip
 
 
 def _seal(name: str, model: Model, fields: dict[str, FieldShape], document: Document, problems: list[Problem]) -> None:

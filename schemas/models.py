@@ -115,6 +115,9 @@ class Model(Declaration):
     """Indexes of a kind that PostgreSQL has."""
     renamed_from: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     """Earlier names of the model."""
+    keep_old_name: Switch = False
+    """A rename leaves a view under the former name for code of the previous release, until the migration's last phase;
+    on PostgreSQL, where a migration has phases."""
     removed: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     """Fields that were dropped on purpose, so that nobody asks whether a new field is one of them renamed."""
     on_drop: Literal["trash", "drop", "forbid"] = "trash"

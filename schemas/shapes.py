@@ -74,6 +74,7 @@ class ModelShape:
     renamed_from: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     on_drop: str = "trash"
+    keeps_old_name: bool = False
     is_row_secured: bool = False
 
     @property

@@ -170,9 +170,10 @@ class Migrator:
         if until is not None and plan.database == "sqlite":
             what = "a migration on SQLite is one transaction, and has no phases to stop between"
             raise TablesError(Problem("DF613", what, None, "", "leave --until out"))
-        if until is not None and any(s.op.startswith("rename_") for s in plan.steps if s.risk and s.rank == 10):
+        if until is not None and any(s.rank == 10 and s.risk and s.risk.compat != "LOW" for s in plan.steps):
             what = "a rename breaks code of the previous release at once, and cannot wait for a later phase"
-            raise TablesError(Problem("DF613", what, None, "", "apply the rename first, without --until"))
+            fix = "apply the rename first, without --until; for a model: keep_old_name: true"
+            raise TablesError(Problem("DF613", what, None, "", fix))
         return await self._locked(plan, allow, "apply", until, priority)
 
     async def _settled(self) -> None:

@@ -17,9 +17,9 @@ from runner.migrate.difference import Change, compare
 from runner.migrate.evidence import dependants, gather
 from runner.migrate.history import DONE, Meta, Recorded
 from runner.migrate.plan import MigrationPlan
-from runner.migrate.postgresql import literal
+from runner.migrate.postgresql import literal, quoted
 from runner.migrate.recipes import Situation
-from runner.migrate.renames import Rename, ambiguous, names_of, resolve, restores, statements
+from runner.migrate.renames import Rename, ambiguous, names_of, old_name_steps, resolve, restores, statements
 from runner.migrate.rollback import restore_steps
 from runner.migrate.scratch import copy_statements, read, scratch
 from runner.migrate.snapshot import OWN, Key, Snapshot, canonical, differing
@@ -290,6 +290,21 @@ class _Work:
         tied = {table for pair in ties if near & set(pair) for table in pair}
         return frozenset(near | tied)
 
+    def _with_view(self, rename: Rename, sql: list[str], undo: list[str]) -> tuple[list[str], list[str]]:
+        """A rename with the view that it leaves; on the way back, with the view that is in its way."""
+        if rename in self._kept:
+            view, table = quoted(rename.old), quoted(rename.new)
+            return [*sql, f"CREATE VIEW {view} AS SELECT * FROM {table}"], [f"DROP VIEW IF EXISTS {view}", *undo]
+        if self.goal.is_rollback and rename.op == "rename_table" and rename.new in self.goal.wanted.views:
+            return [f"DROP VIEW IF EXISTS {quoted(rename.new)}", *sql], undo
+        return sql, undo
+
+    @property
+    def _kept(self) -> list[Rename]:
+        """The renames that leave a view under the old name."""
+        names = frozenset() if self.goal.is_rollback else self.goal.wanted.views
+        return [r for r in self.renames if r.op == "rename_table" and r.new in names and r.old not in self.want.tables]
+
     @property
     def _is_stuck(self) -> bool:
         return bool(self.plain.blocked or self.problems)
@@ -306,7 +321,9 @@ class _Work:
         for undo_step in self.goal.undos:
             await self._carry_out(place, undo_step)
         for rename, sql, undo in statements(self.renames, self.live.database):
-            step = situation.step(rename.change, rename.op, "expand", 10, "brief", sql, undo)
+            sql, undo = self._with_view(rename, sql, undo)
+            rule = "rename_table_kept" if rename in self._kept else rename.op
+            step = situation.step(rename.change, rule, "expand", 10, "brief", sql, undo)
             old = {rename.old: "AEL"} if rename.op.endswith("_table") else step.locks
             await self._carry_out(place, replace(step, locks=dict(old)))
         for written in self.written:
@@ -352,10 +369,10 @@ class _Work:
         self.problems += self._forbidden(changes)
         self.problems += await dependants(self.live, changes, self.state.attached, situation.names)
         shelf = recipes_sqlite if self.live.database == "sqlite" else recipes_postgresql
-        own = shelf.steps_for(changes, situation)
+        own = [*shelf.steps_for(changes, situation), *old_name_steps(self._kept, situation)]
         if self.goal.is_rollback:
             own += restore_steps(self.goal.backups, changes, situation)
-            own.sort(key=lambda step: (PHASES.index(step.phase), step.rank))
+        own.sort(key=lambda step: (PHASES.index(step.phase), step.rank))
         self.steps = grouped([*self.steps, *own]) if self.live.database == "postgresql" else [
             replace(step, group="group-1") for step in [*self.steps, *own]
         ]  # fmt: skip

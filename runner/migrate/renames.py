@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from runner.errors import Problem
 from runner.migrate import postgresql, sqltext
 from runner.migrate.difference import Change
-from runner.migrate.recipes import Names
+from runner.migrate.recipes import Names, Situation
 from runner.migrate.snapshot import OWN, Snapshot, canonical
-from runner.migrate.step import Backup
+from runner.migrate.step import Backup, Step
 from runner.migrate.wanted import Hint
 from runner.sql.filters import Database
 
@@ -141,6 +141,16 @@ def statements(renames: Sequence[Rename], database: Database) -> list[tuple[Rena
                 found.append((rename, sql, [_rename(rename, rename.new, rename.old, quote)]))
         for rename, aside in waiting:
             found.append((rename, [_rename(rename, aside, rename.new, quote)], []))
+    return found
+
+
+def old_name_steps(renames: Sequence[Rename], situation: Situation) -> list[Step]:
+    """The steps that take the views under old names away, first of all that breaks code of the previous release."""
+    found = []
+    for rename in renames:
+        change = Change("drop_old_name", rename.table, rename.old)
+        sql = [f"DROP VIEW IF EXISTS {postgresql.quoted(rename.old)}"]
+        found.append(situation.step(change, "drop_old_name", "contract", 1, "brief", sql, locks={}))
     return found
 
 

@@ -3,7 +3,7 @@ what the trash and the backups still have, and with its losses named."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -77,11 +77,25 @@ async def find_target(live: Live, recorded: Recorded, number: int | None) -> Tar
     new = [hint for hint in recorded.meta.hints if hint not in meta.hints]
     want = taken[0].before
     wanted = Wanted(
-        live.database, {}, {table: table for table in want.tables}, hints=tuple(inverse(new)), sources=meta.sources
+        live.database,
+        {},
+        {table: table for table in want.tables},
+        hints=tuple(inverse(new)),
+        sources=meta.sources,
+        views=frozenset(_kept_names(taken)),
     )
     backups = tuple(b for m in taken for b in m.backups)
     # what was there before need not be what the models wanted then
     return Target(tuple(taken), want, replace(meta, digests={}), wanted, backups, tuple(_undos(taken)))
+
+
+def _kept_names(taken: Sequence[Migration]) -> Iterator[str]:
+    """The old names that a view may still have."""
+    for migration in taken:
+        for body in migration.steps:
+            step = step_from(body)
+            if step.parts[0].rule == "rename_table_kept":
+                yield next(iter(step.locks))
 
 
 def _undos(taken: Sequence[Migration]) -> list[Step]:

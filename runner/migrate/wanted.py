@@ -50,6 +50,7 @@ class Wanted:
     own file is read and does not name it any more.
     fills: SQL for the rows that are there when a managed field without a default is added.
     removed: columns that the author says were dropped on purpose.
+    views: tables whose rename leaves a view under the old name; on the way back, names that such a view may have.
     """
 
     database: Database
@@ -60,6 +61,7 @@ class Wanted:
     fills: Mapping[tuple[str, str], str] = field(default_factory=dict)
     on_drop: Mapping[str, str] = field(default_factory=dict)
     removed: frozenset[tuple[str, str]] = frozenset()
+    views: frozenset[str] = frozenset()
     sources: Mapping[str, str] = field(default_factory=dict)
     read: frozenset[str] = frozenset()
 
@@ -91,6 +93,7 @@ def wanted_of(models: Mapping[str, ModelShape], database: Database, sources: Map
          if f.managed and f.type.kind == "datetime" and not f.type.nullable},
         {m.table: m.on_drop for m in models.values() if m.on_drop != "trash"},
         frozenset((m.table, name) for m in models.values() for name in m.removed),
+        frozenset(m.table for m in models.values() if m.keeps_old_name and database == "postgresql"),
         {m.table: found.get(name, "") for name, m in models.items()}, frozenset(found.values()),
     )  # fmt: skip
 
