@@ -21,11 +21,12 @@ class Cut(enum.Enum):
 
 
 class Proxy:
-    """Listens on a port of its own while it is entered; `at` counts the COMMITs of steps."""
+    """Listens on a port of its own while it is entered; `at` counts the COMMITs of steps, or what `is_counted` says."""
 
-    def __init__(self, target: sa.URL, cut: Cut, at: int) -> None:
+    def __init__(self, target: sa.URL, cut: Cut, at: int, is_counted: Callable[[bytes], bool] | None = None) -> None:
         self._socket = f"{target.query['host']}/.s.PGSQL.5432"
         self._target, self._cut, self._at = target, cut, at
+        self._is_counted = is_counted or _is_commit
         self.cuts = 0
         self._seen = 0
         self._ready = threading.Event()
@@ -68,14 +69,18 @@ class Proxy:
                 each.transport.abort()
 
     def wants_cut(self, message: bytes) -> bool:
-        """Whether this is the COMMIT to break at."""
-        if not (message[:1] == b"Q" and b"COMMIT" in message and b".steps SET status" in message):
+        """Whether this is the message to break at."""
+        if not self._is_counted(message):
             return False
         self._seen += 1
         if self._seen != self._at:
             return False
         self.cuts += 1
         return True
+
+
+def _is_commit(message: bytes) -> bool:
+    return message[:1] == b"Q" and b"COMMIT" in message and b".steps SET status" in message
 
 
 class _Link:

@@ -10,7 +10,7 @@ import getpass
 import json
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -72,23 +72,25 @@ _BY_DATABASE: Mapping[Database, tuple[sa.Table, sa.Table, sa.Table]] = {
 @dataclass(frozen=True, slots=True)
 class Meta:
     """What a state remembers beside its tables: the file of models of each table, the hints and hand-written files
-    that were carried out (name and hash), and for each table the digest of the statements that wanted it."""
+    that were carried out (name and hash), and for each table the digest of the statements that wanted it. `takes_back`
+    has the migrations that a rollback undoes."""
 
     sources: Mapping[str, str] = field(default_factory=dict)
     hints: tuple[str, ...] = ()
     written: Mapping[str, str] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    takes_back: tuple[int, ...] = ()
 
     def to_json(self) -> str:
         """As history keeps it."""
         return canonical({"sources": dict(self.sources), "hints": list(self.hints), "written": dict(self.written),
-                          "digests": dict(self.digests)})  # fmt: skip
+                          "digests": dict(self.digests), "takes_back": list(self.takes_back)})  # fmt: skip
 
     @classmethod
     def from_json(cls, text: str) -> Meta:
         """What `to_json` wrote."""
         read = json.loads(text)
-        return cls(read["sources"], tuple(read["hints"]), read["written"], read["digests"])
+        return cls(read["sources"], tuple(read["hints"]), read["written"], read["digests"], tuple(read["takes_back"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +199,24 @@ async def recorded(live: Live) -> Recorded:
     table = migrations_of(live)
     light = [column for column in table.c if column.name not in _HEAVY]
     rows = await live.run(sa.select(*light).where(table.c.scope == live.schema).order_by(table.c.id))
-    found = Recorded(tuple(_migration(row) for row in rows.mappings()))
+    found = Recorded(_settled([_migration(row) for row in rows.mappings()]))
     if found.last is None:
         return found
     whole = await load(live, found.last.id)
     return Recorded(tuple(whole if m.id == whole.id else m for m in found.migrations))
+
+
+def _settled(migrations: Sequence[Migration]) -> tuple[Migration, ...]:
+    """The migrations, oldest first, with those that a rollback took back told as such. It is read from the rollback,
+    not written to them: one that fails, or whose process dies, has taken nothing back."""
+    gone: set[int] = set()
+    found: list[Migration] = []
+    for migration in reversed(migrations):
+        is_gone = migration.id in gone
+        if migration.status in DONE and not is_gone:
+            gone |= {*migration.meta.takes_back}
+        found.append(replace(migration, status="rolled_back") if is_gone else migration)
+    return tuple(reversed(found))
 
 
 async def load(live: Live, number: int) -> Migration:

@@ -26,7 +26,7 @@ from runner.migrate.lock import LockError, held, is_held, queue
 from runner.migrate.metrics import Metrics, metrics_of
 from runner.migrate.plan import MigrationPlan, PlanFile
 from runner.migrate.planner import Goal, State, build_plan, meta_after, read_state, wanted_snapshot
-from runner.migrate.resume import after_failure, nothing_unfinished, position, settle_unfinished, told
+from runner.migrate.resume import after_failure, nothing_unfinished, position, settle_unfinished, told, told_if_lost
 from runner.migrate.rollback import Rollback, Target, find_target, losses
 from runner.migrate.scratch import read
 from runner.migrate.snapshot import Key, Snapshot
@@ -196,6 +196,7 @@ class Migrator:
     ) -> Outcome:  # fmt: skip
         started = time.monotonic()
         async with (
+            told_if_lost(),
             connect(self.engine) as live,
             held(self.engine, live.schema, self.limits.total_seconds, priority) as lock,
         ):
@@ -213,7 +214,6 @@ class Migrator:
             number = await self._begin(live, plan, kind, meta, lock.waited_ms, files)
             work = await self._work(live, number, plan, recorded, goal.wanted, goal.want)
             work.lock = lock
-            await _superseded(live, rolls_back)
             outcome = await self._steps(work, plan, started, until)
             if kind == "apply":
                 await self._settled()
@@ -252,9 +252,10 @@ class Migrator:
         try:
             is_whole = await work.run(done, until)
         except MigrationError as error:
-            status = await after_failure(work, plan)
             message = error.problems[0].what
-            await history.finish(live, work.number, status, started, retries=work.progress.retries, error=message)
+            async with told_if_lost():
+                status = await after_failure(work, plan)
+                await history.finish(live, work.number, status, started, retries=work.progress.retries, error=message)
             await self._tell(status, plan, round((time.monotonic() - started) * 1000), work.number)
             raise told(error, status, work.number) from error
         status = "applied" if is_whole else "partial"
@@ -288,7 +289,6 @@ class Migrator:
                 await run_sqlite(work)
                 if self.settle is not None and kind == "apply":
                     await self.settle(live.connection)
-                await _superseded(live, rolls_back)
                 await history.finish(live, number, "applied", started)
                 await live.execute("COMMIT")
             except BaseException as error:
@@ -417,7 +417,7 @@ class Migrator:
     async def resume(self) -> Outcome:
         """Go on with a migration that was stopped, where it stopped. Raises `TablesError` DF616 when there is none."""
         started = time.monotonic()
-        async with connect(self.engine) as live:
+        async with told_if_lost(), connect(self.engine) as live:
             if live.database == "sqlite":
                 raise TablesError(nothing_unfinished())
             async with held(self.engine, live.schema, self.limits.total_seconds) as lock:
@@ -443,11 +443,6 @@ class Migrator:
 
 def _back(target: Target, allow: frozenset[str]) -> Goal:
     return Goal(target.want, target.wanted, target.backups, allow=allow, is_rollback=True, undos=target.undos)
-
-
-async def _superseded(live: Live, target: Target | None) -> None:
-    for migration in target.migrations if target else ():
-        await history.set_status(live, migration.id, "rolled_back")
 
 
 def _foreign(state: State, plan: MigrationPlan) -> frozenset[Key]:

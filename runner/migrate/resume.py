@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from runner.errors import Problem, TablesError
 from runner.migrate import history
@@ -96,6 +97,30 @@ def told(error: MigrationError, status: str, number: int) -> MigrationError:
     else:
         fix = problem.fix
     return type(error)(replace(problem, fix=problem.fix if problem.code == "DF615" else fix))
+
+
+class _Lost(MigrationError):
+    """The connection broke: going on may help."""
+
+    exit_code = 75
+
+
+@asynccontextmanager
+async def told_if_lost() -> AsyncIterator[None]:
+    """A connection that breaks inside is told as `MigrationError` DF617: the ledger knows where the tables stand."""
+    from runner.dialects.errors import is_database_error, step_error
+
+    try:
+        yield
+    except Exception as error:
+        if not is_database_error(error):
+            raise
+        if not isinstance(error, PendingRollbackError) and step_error(error, {}).error_class != "transient":
+            raise
+        what = "the connection to the database was lost while the migration ran"
+        why = "each transaction that was committed stays, with its steps in the ledger; the one at hand is gone"
+        fix = "dfrun migrate status tells where it stands: resume what is unfinished, or apply again"
+        raise _Lost(Problem("DF617", what, None, why, fix)) from error
 
 
 def nothing_unfinished() -> Problem:

@@ -86,7 +86,8 @@ async def find_target(live: Live, recorded: Recorded, number: int | None) -> Tar
     )
     backups = tuple(b for m in taken for b in m.backups)
     # what was there before need not be what the models wanted then
-    return Target(tuple(taken), want, replace(meta, digests={}), wanted, backups, tuple(_undos(taken)))
+    meta = replace(meta, digests={}, takes_back=tuple(m.id for m in taken))
+    return Target(tuple(taken), want, meta, wanted, backups, tuple(_undos(taken)))
 
 
 def _kept_names(taken: Sequence[Migration]) -> Iterator[str]:

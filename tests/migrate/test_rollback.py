@@ -9,6 +9,8 @@ from decimal import Decimal
 import pytest
 
 from runner.errors import TablesError
+from runner.migrate.apply import Limits, MigrationError
+from runner.migrate.connection import connect
 from runner.migrate.gate import Gate
 from runner.migrate.migrator import Outcome
 from runner.migrate.rollback import Rollback
@@ -123,3 +125,30 @@ def test_nothing_is_taken_back_where_nothing_was_applied(shop: Shop) -> None:
     with pytest.raises(TablesError) as caught:
         thought(shop, BASE)
     assert str(caught.value) == "DF619 there is no migration to take back"
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_a_rollback_that_fails_has_taken_nothing_back(shop: Shop) -> None:
+    after = changed("note: string?", "note: string?\n      paid: boolean?")
+    shop.apply(BASE)
+    shop.apply(after)
+
+    async def work() -> None:
+        async with connect(shop.engine) as reader:
+            await reader.execute("BEGIN")
+            await reader.execute('SELECT * FROM "order"')
+            migrator = shop.migrator(after, limits=Limits((20, 40), 2))
+            found = await migrator.plan_rollback()
+            with pytest.raises(MigrationError):
+                await migrator.rollback(Gate("HIGH", frozenset(found.plan.changes)))
+            await reader.execute("ROLLBACK")
+
+    asyncio.run(work())
+    again = shop.plan(after)
+    assert (again.steps, again.drifted) == ((), ())
+    assert take_back(shop, after).status == "applied"
+    migrations, _ = asyncio.run(shop.migrator(BASE).history())
+    assert [(m.kind, m.status) for m in migrations] == [
+        ("apply", "applied"), ("apply", "rolled_back"), ("rollback", "failed"), ("rollback", "applied"),
+    ]  # fmt: skip
+    assert shop.plan(BASE).steps == ()
