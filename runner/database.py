@@ -138,54 +138,75 @@ async def open_store(
     Raises `UnreachableError` DF422 when it cannot be reached, `TablesError` DF602 when tables are missing and DF603
     when they differ, unless all that is pending is harmless and may be done here.
     """
-    from runner.audit.triggers import track, untracked_models
     from runner.dialects.session import open_engine
     from runner.dialects.store import Store
     from runner.migrate.gate import Gate
     from runner.sql.tables import build_tables
-    from runner.tenancy import refuse_bound, refuse_open, refuse_sqlite
 
-    if target.database == "sqlite" and any(model.is_row_secured for model in models.values()):
-        raise refuse_sqlite()
-    if target.is_missing_file and models and not target.creates_tables and target.file.parent.is_dir():
-        raise TablesError(_tables_missing(list(models)))  # opening it would leave an empty file behind
-    database = target.database
-    tables = build_tables(models, database)
+    check_file(target, models)
     engine = open_engine(target.url, pool_size=parallel + 2, max_overflow=parallel)
-    store = Store(engine, tables)
+    store = Store(engine, build_tables(models, target.database))
     try:
         async with reached(target):
-            migrator = _migrator(engine, models, database, sources, written)
-            plan = await migrator.plan()
-            if (plan.steps or plan.blocked) and not (
-                target.creates_tables and plan.level == "LOW" and not plan.blocked
-            ):
-                raise TablesError(_pending(plan, models))
-            if plan.steps:
+            migrator = migrator_of(engine, models, target.database, sources, written)
+            if (await harmless_plan(migrator, target, models)).steps:
                 await migrator.apply(Gate("LOW"))
-            async with store.session(writes=False) as session:
-                if apart := [model.table for model in models.values() if model.is_row_secured]:
-                    await (refuse_bound if of_all_tenants else refuse_open)(session.connection, apart)
-                untracked = await untracked_models(session.connection, models, tables)
-            if untracked and target.creates_tables:
-                async with store.session() as session:
-                    await track(session.connection, models, tables, untracked)
-        if untracked and not target.creates_tables:
-            what = f"no trail is kept of the changes of {', '.join(untracked)}"
-            why = "audit_log records by triggers, which are made when you say so"
-            raise TablesError(Problem("DF640", what, None, why, "dfrun migrate apply, or migrate: auto in dfrun.yaml"))
+            await check_live(store, target, models, of_all_tenants=of_all_tenants)
         yield store
     finally:
         await store.close()
 
 
-def _migrator(
+def check_file(target: Target, models: Mapping[str, ModelShape]) -> None:
+    """Raises `TablesError` DF602 where opening an SQLite file would leave an empty one behind; models whose tenants
+    SQLite cannot keep apart are refused, too."""
+    from runner.tenancy import refuse_sqlite
+
+    if target.database == "sqlite" and any(model.is_row_secured for model in models.values()):
+        raise refuse_sqlite()
+    if target.is_missing_file and models and not target.creates_tables and target.file.parent.is_dir():
+        raise TablesError(_tables_missing(list(models)))
+
+
+async def harmless_plan(migrator: Migrator, target: Target, models: Mapping[str, ModelShape]) -> MigrationPlan:
+    """What a run does to the tables first. Raises `TablesError` DF602 or DF603 when that is not its to do."""
+    plan = await migrator.plan()
+    if (plan.steps or plan.blocked) and not (target.creates_tables and plan.level == "LOW" and not plan.blocked):
+        raise TablesError(_pending(plan, models))
+    return plan
+
+
+async def check_live(
+    store: Store, target: Target, models: Mapping[str, ModelShape], *, of_all_tenants: bool = False
+) -> None:
+    """Make sure that changes of models with `audit_log` are recorded, and that tenants are kept apart.
+
+    Raises `TablesError` DF640, and DF434 or DF435.
+    """
+    from runner.audit.triggers import track, untracked_models
+    from runner.tenancy import refuse_bound, refuse_open
+
+    async with store.session(writes=False) as session:
+        if apart := [model.table for model in models.values() if model.is_row_secured]:
+            await (refuse_bound if of_all_tenants else refuse_open)(session.connection, apart)
+        untracked = await untracked_models(session.connection, models, store.tables)
+    if untracked and not target.creates_tables:
+        what = f"no trail is kept of the changes of {', '.join(untracked)}"
+        why = "audit_log records by triggers, which are made when you say so"
+        raise TablesError(Problem("DF640", what, None, why, "dfrun migrate apply, or migrate: auto in dfrun.yaml"))
+    if untracked:
+        async with store.session() as session:
+            await track(session.connection, models, store.tables, untracked)
+
+
+def migrator_of(
     engine: AsyncEngine,
     models: Mapping[str, ModelShape],
     database: Database,
     sources: Mapping[str, str] | None,
     written: Sequence[Written] = (),
 ) -> Migrator:
+    """What compares these models with a database."""
     from runner.migrate.migrator import Migrator
     from runner.migrate.wanted import wanted_of
 
@@ -242,7 +263,7 @@ async def pending_plan(
     engine = open_engine(there.url)
     try:
         async with reached(there):
-            return await _migrator(engine, models, target.database, sources, written).plan()
+            return await migrator_of(engine, models, target.database, sources, written).plan()
     finally:
         await engine.dispose()
 

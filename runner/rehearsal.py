@@ -20,6 +20,7 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.base import Executable
 from sqlalchemy.sql.dml import Delete, Insert, Update
 
+from runner.data.files import Files
 from runner.dialects.types import Stored
 from runner.encryption.sealing import open_access
 from runner.encryption.vault import Vault
@@ -72,7 +73,7 @@ async def rehearse(step: GraphStep, database: Database, tables: Mapping[str, sa.
         values = [stand_ins.value(slot.type, slot.text) for slot in step.slots]
         checked = step.kind.check(step.bind(values), step.subject) if values else step.checked
         session.version = _expected_version(step)
-        context = StepContext(step.subject.project, "", step.id, _MOMENT, lambda event: None)
+        context = StepContext(Files(step.subject.project), "", step.id, _MOMENT, lambda event: None)
         scope = Scope(_MOMENT, _TENANT, vault=Vault({"plan": _KEY}, "plan", "plan"))
         context.enter(open_access(cast(Any, session), scope, step.subject.models))
         await step.kind.run(checked.parsed, context)

@@ -118,7 +118,8 @@ def run_text(result: RunResult) -> str:
     steps = list(result.steps.items())
     shown = steps if len(steps) <= _MOST_STEPS else [(n, s) for n, s in steps if s.state != "succeeded"]
     width = max((len(name) for name, _ in shown), default=0)
-    told = [f"{result.pipeline} {_STATES[result.state]} in {_seconds(result.duration_ms)}"]
+    dry = " (dry run: all of it is rolled back)" if result.is_dry else ""
+    told = [f"{result.pipeline} {_STATES[result.state]} in {_seconds(result.duration_ms)}{dry}"]
     for name, step in shown[:_MOST_STEPS]:
         counted = "" if step.rows is None else f"{step.rows:,} row{'' if step.rows == 1 else 's'}"
         tried = f"  {step.attempts} attempts" if step.attempts > 1 else ""
@@ -128,7 +129,10 @@ def run_text(result: RunResult) -> str:
         told.append(f"  {_MARKS[step.state]} {name:<{width}}  {counted:>14}  {took:>8}{tried}{note}".rstrip())
     if len(steps) > len(shown):
         told.append(f"  ✓ {len(steps) - len(shown):,} steps succeeded")
-    if result.audit_head is not None:
+    if result.left_out:
+        told.append("not done in a dry run")
+        told += [f"  {o.step}: {o.what}{f' ({o.times:,} times)' if o.times > 1 else ''}" for o in result.left_out]
+    if result.audit_head is not None and not result.is_dry:
         told.append(f"  audit head {result.audit_head}")
     if result.undo:
         from runner.run.results import undo_lines  # `validate` needs no results
@@ -165,10 +169,13 @@ def run_json(result: RunResult, *, one_line: bool = False) -> str:
         "run_id": result.run_id, "pipeline": result.pipeline, "state": result.state, "outputs": result.outputs,
         "error": _record(result.problem) if result.problem else failed, "steps": steps,
     }  # fmt: skip
-    if result.audit_head is not None:
+    if result.audit_head is not None and not result.is_dry:
         document["audit_head"] = result.audit_head
     if result.undo:
         document["undo"] = {name: asdict(told) for name, told in result.undo.items()}
+    if result.is_dry:
+        left_out = [{"step": o.step, "what": o.what, "times": o.times} for o in result.left_out]
+        document |= {"dry_run": True, "left_out": left_out}
     if one_line:
         document = {"v": 1, "event": "summary"} | document
     return json.dumps(document, ensure_ascii=False, indent=None if one_line else 2, default=_json)

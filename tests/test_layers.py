@@ -8,7 +8,7 @@ PROJECT = Path(__file__).parents[1]
 LINES = [
     ["schemas", "runner.errors", "runner"],
     ["runner.events", "runner.run.recorded", "runner.source", "runner.cli.options", "runner.arguments", "runner.ports", "runner.data.rows", "runner.sql.patterns", "runner.sql.decimals",
-     "runner.codes", "runner.run.identity", "runner.examples", "runner.cli.paint", "runner.dialects.types", "runner.dialects.bound",
+     "runner.codes", "runner.run.identity", "runner.examples", "runner.cli.paint", "runner.data.files", "runner.dialects.types", "runner.dialects.bound",
      "runner.sql.jsonsql",
      "runner.sql", "runner.data", "runner.run", "runner.encryption"],
     ["runner.run.choices", "runner.run.results", "runner.run.context", "runner.data.fingerprint"],
@@ -30,7 +30,8 @@ LINES = [
     ["runner.rehearsal"],
     ["runner.run.saga", "runner.run.reading"],
     ["runner.run.executor", "runner.run.decisions"],
-    ["runner.run.launch", "runner.history"],
+    ["runner.run.dry", "runner.history"],
+    ["runner.run.launch"],
     ["runner.preview"],
     ["runner.api", "runner.report", "runner.cli.progress", "runner.cli.signals"],
     ["runner.doctor", "runner.audits", "runner.encryption.keyring"],

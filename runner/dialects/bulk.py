@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,6 @@ from schemas.types import ValueType
 
 SQLITE_BIND_LIMIT = 32_766
 SQLITE_ROWS_PER_STATEMENT = 500
-_STAGING = "dfrun_load"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,9 @@ async def load_rows(session: Session, load: Load, rows: Sequence[tuple[Any, ...]
     if load.conflict == "error" and not is_secured:
         await driver.copy_records_to_table(load.table.name, records=records, columns=load.columns)
         return Loaded(created=len(rows))
-    await _stage(driver, load)
-    await driver.copy_records_to_table(_STAGING, records=records, columns=load.columns)
-    staging = sa.Table(_STAGING, sa.MetaData(), *(sa.Column(n, load.table.c[n].type) for n in load.columns))
+    name = await _stage(driver, load)
+    await driver.copy_records_to_table(name, records=records, columns=load.columns)
+    staging = sa.Table(name, sa.MetaData(), *(sa.Column(n, load.table.c[n].type) for n in load.columns))
     # the order of keys is the same in every process, so that two loads of the same rows do not lock each other out
     ordered = sa.select(*staging.c).order_by(*(staging.c[n] for n in load.key))
     insert = postgresql.insert(load.table).from_select(load.columns, ordered)
@@ -93,18 +93,21 @@ async def load_rows(session: Session, load: Load, rows: Sequence[tuple[Any, ...]
         counted = await session.fetch(sa.select(sa.func.count().filter(is_new), sa.func.count()).select_from(written))
         fresh, total = (int(str(number)) for number in counted[0])
         loaded = Loaded(created=fresh, updated=total - fresh)
-    await driver.execute(f"TRUNCATE {_STAGING}")
+    await driver.execute(f"TRUNCATE {name}")
     return loaded
 
 
-async def _stage(driver: Any, load: Load) -> None:
+async def _stage(driver: Any, load: Load) -> str:
+    """The temporary table that takes these columns of this table; one transaction may load several."""
     preparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
     columns = ", ".join(preparer.quote(name) for name in load.columns)
     table = preparer.quote(load.table.name)
-    if await driver.fetchval("SELECT to_regclass('pg_temp.dfrun_load')") is None:
+    name = f"dfrun_load_{zlib.crc32(f'{table} {columns}'.encode()):08x}"
+    if await driver.fetchval(f"SELECT to_regclass('pg_temp.{name}')") is None:
         await driver.execute(
-            f"CREATE TEMPORARY TABLE {_STAGING} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA"
+            f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA"
         )
+    return name
 
 
 def _for_copy(load: Load, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:

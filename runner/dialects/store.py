@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,9 @@ IDLE_SECONDS = 120
 """How long a transaction may stand still before the server ends it: a paused process must not hold its locks."""
 
 
+_INTERRUPT_SECONDS = 0.05
+
+
 class CommitLost(ConnectionError):
     """The connection broke while COMMIT was under way: it may have landed or not. The cause is chained."""
 
@@ -36,6 +39,8 @@ class CommitLost(ConnectionError):
 class _Held:
     connection: AsyncConnection
     driver: Any
+    is_ending: bool = False
+    """Its COMMIT is under way, which nobody interrupts."""
 
 
 class Store:
@@ -70,14 +75,16 @@ class Store:
             held = await self._take()
             session = CoreSession(held.connection, held.driver, self.tables)
             try:
-                begin = self._begin(writes, timeout_seconds, isolation, label)
-                if self._is_secured:
-                    begin.append(binding(tenant))
-                session.entered = await session.send([*begin, *opening])
-                yield session
+                with self._limited(held.driver, timeout_seconds):
+                    begin = self._begin(writes, timeout_seconds, isolation, label)
+                    if self._is_secured:
+                        begin.append(binding(tenant))
+                    session.entered = await session.send([*begin, *opening])
+                    yield session
             except BaseException as error:
                 await self._roll_back(held, error)
                 raise
+            held.is_ending = True
             await _unbroken(self._commit(held, session))
 
     async def write(self, statements: Sequence[Bound]) -> int | None:
@@ -89,6 +96,25 @@ class Store:
         """The rows of one statement, in a transaction that writes nothing."""
         async with self.session(writes=False) as session:
             return await session.fetch(statement)
+
+    @contextmanager
+    def _limited(self, driver: Any, seconds: float | None) -> Iterator[None]:
+        """Statements that run beyond these seconds are ended. PostgreSQL does it by itself; SQLite's thread would go
+        on, and whoever is cancelled would wait for it."""
+        if self.database == "postgresql" or seconds is None:
+            yield
+            return
+        watch = asyncio.ensure_future(_interrupt_after(driver, seconds))
+        try:
+            yield
+        finally:
+            watch.cancel()
+
+    def interrupt(self) -> None:
+        """End the statements that run on SQLite, so that those who wait for them can be cancelled."""
+        for held in self._busy:
+            if self.database == "sqlite" and not held.is_ending:
+                held.driver._conn.interrupt()
 
     def break_off(self) -> None:
         """Cut every connection that is in use: whatever waits for an answer of the server fails at once."""
@@ -146,6 +172,7 @@ class Store:
 
     async def _give_back(self, held: _Held) -> None:
         self._busy.remove(held)
+        held.is_ending = False
         await held.connection.rollback()  # for SQLAlchemy's own books; sends nothing
         self._idle.append(held)
 
@@ -171,8 +198,9 @@ class Store:
             self._busy.remove(held)
         if self.database == "sqlite":
             # the statement goes on in its thread until it is told to stop
-            await held.driver.interrupt()
-            await held.driver.rollback()
+            with suppress(ValueError):  # it is closed already
+                await held.driver.interrupt()
+                await held.driver.rollback()
         else:
             held.driver.terminate()
         await held.connection.invalidate()
@@ -196,6 +224,14 @@ def _is_verdict(error: BaseException) -> bool:
     if getattr(error, "sqlite_errorname", None):
         return True
     return bool(state) and not state.startswith(("08", "57P")) and state != "40003"
+
+
+async def _interrupt_after(driver: Any, seconds: float) -> None:
+    """From then on, end every statement that runs."""
+    await asyncio.sleep(seconds)
+    while True:
+        await driver.interrupt()
+        await asyncio.sleep(_INTERRUPT_SECONDS)
 
 
 async def _unbroken(work: Coroutine[Any, Any, None]) -> None:

@@ -18,7 +18,11 @@ Act = Callable[[GraphStep, Checked], Awaitable[object]]
 """Carries a step out; gives its value."""
 NO_ITEM = object()
 """The steps are the body of no loop: an `item` they read comes from outside."""
-_SKIPPED = object()
+_SKIPPED, _LEFT_OUT = _GONE = object(), object()
+
+
+class LeftOutError(Exception):
+    """A dry run left a step out, and nothing stands in for what it would have given."""
 
 
 @dataclass(eq=False)
@@ -43,19 +47,24 @@ class Inside:
         for step in self.steps:
             try:
                 values[step.id] = await self._step(step, values, given, act)
+            except LeftOutError:
+                values[step.id] = _LEFT_OUT
             except Exception as error:
                 told = _told(step, error) if self.is_named else error
                 if told is error:
                     raise
                 raise told from error
+        if any(values.get(link.root) is _LEFT_OUT and not link.has_default for link in self.outputs.values()):
+            raise LeftOutError
         return {name: await _value(link, values, given) for name, link in self.outputs.items()}
 
     async def _step(
         self, step: GraphStep, values: Mapping[str, object], given: Mapping[tuple[object, ...], object], act: Act
     ) -> object:
-        """The value of a step; `_SKIPPED` where a condition does not hold or what it reads was skipped."""
-        if any(values.get(link.root) is _SKIPPED and not link.has_default for link in step.reads):
-            return _SKIPPED
+        """The value of a step; `_SKIPPED` where a condition does not hold, or where that is what it reads."""
+        for link in step.reads:
+            if any(values.get(link.root) is gone for gone in _GONE) and not link.has_default:
+                return values[link.root]
         for condition in step.when:
             seen = {link.text: await _value(link, values, given) for link in condition.links}
             if not holds(condition, seen):
@@ -97,7 +106,7 @@ def slots_for(links: Sequence[Link]) -> tuple[Connection, ...]:
 async def _value(link: Link, values: Mapping[str, object], given: Mapping[tuple[object, ...], object]) -> object:
     if link.root not in values:
         return given[source_of(link)]
-    if values[link.root] is _SKIPPED:
+    if any(values[link.root] is gone for gone in _GONE):
         return link.default
     value = await reach(values[link.root], link.source[1:])
     return link.default if link.has_default and value is None else value

@@ -28,6 +28,9 @@ HARD = Port("hard", ValueType("boolean"), default=False, literal=True, help="del
 RESTORE = Port(
     "restore", ValueType("boolean"), default=False, literal=True, help="find deleted rows, and bring them back"
 )
+STAND_IN = Port(
+    "stand_in", ValueType("json"), literal=True, help="what the step gives in a dry run, which leaves it out"
+)
 EXPECTED_VERSION = Port("expected_version", ValueType("integer"), help="the version the row must still have")
 
 
@@ -45,6 +48,19 @@ def deleted_ports(model: ModelShape) -> dict[str, Port]:
 def read_switch(arguments: Mapping[str, object], name: str) -> bool:
     """A literal `true` or `false`; false without one."""
     return read_under(name, lambda: parse_value(ValueType("boolean"), arguments.get(name, "false"))) is True
+
+
+def read_stand_in(arguments: Mapping[str, object], output: ValueType) -> Mapping[str, object] | None:
+    """What `stand_in` says, each member in its type; members that may be null may be left out."""
+    if "stand_in" not in arguments:
+        return None
+    raw = arguments["stand_in"]
+    fields = output.fields or {}
+    if isinstance(raw, Mapping) and output.fields is not None:
+        raw = {name: None for name, kind in fields.items() if kind.nullable} | dict(raw)
+    value = read_under("stand_in", lambda: parse_value(output, raw))
+    assert isinstance(value, Mapping)
+    return value
 
 
 def read_deleted(arguments: Mapping[str, object]) -> Deleted:

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from runner.data.files import Files
 from runner.data.rows import Stream
 from schemas.nodes import Port
 from schemas.shapes import ModelShape
@@ -29,10 +30,11 @@ class Subject:
 @dataclass(frozen=True, slots=True)
 class External:
     """An act that no transaction can take back. `is_idempotent`: doing it again with the same key does no harm.
-    `does` says in words what a dry run leaves out."""
+    `does` says in words what a dry run leaves out, `stand_in` is the output that it gives to later steps instead."""
 
     does: str
     is_idempotent: bool = False
+    stand_in: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,16 @@ class Checked:
 class Context(Protocol):
     """What a running step may use."""
 
-    project: Path
+    files: Files
     run_id: str
     step_id: str
     now: datetime
     external_key: str
     """What a step with an external effect sends along: the same over attempts and resumes."""
+
+    @property
+    def project(self) -> Path:
+        """The pipeline's folder."""
 
     @property
     def access(self) -> Access:
@@ -94,3 +100,9 @@ class Kind(Protocol):
     async def run(self, parsed: object, context: Context) -> Mapping[str, object] | Stream | None:
         """Do the work; gives the members of the output, None for a row that may be missing, or a `Stream`. Raises
         `StepError`."""
+
+
+def runs_dry(kind: Kind) -> bool:
+    """Whether a dry run runs the node as ever: what only reads, what works in the transaction, and what says so
+    (`runs_dry`) because its files go where the context says."""
+    return bool(getattr(kind, "runs_dry", kind.uses_database or not kind.writes))

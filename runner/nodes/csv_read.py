@@ -105,7 +105,7 @@ class CsvRead:
 
     async def run(self, parsed: object, context: Context) -> Stream:
         assert isinstance(parsed, Reading)
-        path = context.project / str(parsed.path)
+        path = context.files.at(str(parsed.path))
         open_text(path, parsed.encoding).close()  # a missing file fails this step, not its readers
         rows = FileRows(
             path, tuple(parsed.layout.types), lambda file, tally: parse(file, tally, parsed),

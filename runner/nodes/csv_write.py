@@ -67,6 +67,7 @@ class CsvWrite:
     summary = "Write rows to a delimited text file: whole, or not at all."
     uses_database = False
     writes = True
+    runs_dry = True
     is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
@@ -88,7 +89,7 @@ class CsvWrite:
         assert parsed.rows is not None
         count, path = 0, parsed.place.text()
         with ExitStack() as stack:
-            file = await asyncio.to_thread(stack.enter_context, whole_file(context.project / path, parsed.encoding))
+            file = await asyncio.to_thread(stack.enter_context, whole_file(context.files.new(path), parsed.encoding))
             writer = csv.writer(file, delimiter=parsed.delimiter, lineterminator="\n")
             if parsed.has_header:
                 writer.writerow([cell_text(name, raw=parsed.is_raw) for name in parsed.rows.columns])

@@ -6,8 +6,8 @@ import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
+from runner.data.files import Files
 from runner.errors import Problem, StepError
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.places import AT, FOLDER, PATTERN, FilePlace, filled, read_place
@@ -56,28 +56,27 @@ class FileFind:
         import asyncio
 
         assert isinstance(parsed, Search)
-        return await asyncio.to_thread(find, parsed, context.project)
+        return await asyncio.to_thread(find, parsed, context.files)
 
 
-def find(search: Search, project: Path) -> Mapping[str, object]:
+def find(search: Search, files: Files) -> Mapping[str, object]:
     """The one file that fits. Raises `StepError` DF530 (class not_found) without one, DF562 when there is a choice."""
     folder, name = str(search.place.folder), filled(str(search.place.pattern), search.place.at)
     if "/" in name or "\\" in name:
         raise ValueProblem("a pattern is a name in the folder", ("pattern",))
     try:
-        names = sorted(path.name for path in (project / folder).iterdir() if fnmatch.fnmatchcase(path.name, name))
-        files = [each for each in names if (project / folder / each).is_file()]
+        names = [each for each in files.names(folder) if fnmatch.fnmatchcase(each, name)]
+        fits = [each for each in names if files.at(f"{folder}/{each}").is_file()]
     except OSError as error:
         what = f"the folder {folder!r} cannot be read: {error.strerror}"
         raise StepError(Problem("DF530", what), "not_found") from None
-    if not files:
+    if not fits:
         raise StepError(Problem("DF530", f"there is no file {name!r} in the folder {folder!r}"), "not_found")
-    if len(files) > 1 and search.pick == "only":
-        what = f"{len(files)} files fit {name!r}"
+    if len(fits) > 1 and search.pick == "only":
+        what = f"{len(fits)} files fit {name!r}"
         raise StepError(Problem("DF562", what, None, "", "a narrower pattern, or pick: first or last"))
-    found = files[-1] if search.pick == "last" else files[0]
-    path = project / folder / found
-    stat = path.stat()
+    found = fits[-1] if search.pick == "last" else fits[0]
+    stat = files.at(f"{folder}/{found}").stat()
     return {
         "path": found if folder == "." else f"{folder}/{found}", "name": found, "size": stat.st_size,
         "modified_at": datetime.fromtimestamp(stat.st_mtime, UTC),

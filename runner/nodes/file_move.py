@@ -37,6 +37,7 @@ class FileMove:
     summary = "Move a file into another folder. Doing it twice is doing it once, so it is safe to resume."
     uses_database = False
     writes = True
+    runs_dry = True
     is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
@@ -53,10 +54,23 @@ class FileMove:
         import asyncio
 
         assert isinstance(parsed, Move)
-        name = Path(str(parsed.path)).name
-        source, target = context.project / str(parsed.path), context.project / str(parsed.to) / name
-        await asyncio.to_thread(move, source, target, overwrites=parsed.overwrites)
-        return {"path": f"{parsed.to}/{name}"}
+        path, new, files = str(parsed.path), f"{parsed.to}/{Path(str(parsed.path)).name}", context.files
+        source, target = files.at(path), files.at(new)
+        if files.is_dry:
+            check_move(source, target, overwrites=parsed.overwrites)
+            files.move(path, new)
+        else:
+            await asyncio.to_thread(move, source, target, overwrites=parsed.overwrites)
+        return {"path": new}
+
+
+def check_move(source: Path, target: Path, *, overwrites: bool) -> None:
+    """Raises `StepError` DF530 (class not_found) when there is nothing to move, DF561 when the name is taken."""
+    if not source.is_file():
+        raise StepError(Problem("DF530", f"there is no file {str(source)!r}"), "not_found")
+    if target.exists() and not overwrites and not target.samefile(source):
+        what = f"there is a file {str(target)!r} already"
+        raise StepError(Problem("DF561", what, None, "", "overwrite: true replaces it"))
 
 
 def move(source: Path, target: Path, *, overwrites: bool) -> None:
@@ -65,14 +79,10 @@ def move(source: Path, target: Path, *, overwrites: bool) -> None:
     Raises `StepError` DF530 (class not_found) when there is nothing to move, DF561 when the name is taken.
     """
     try:
-        if not source.is_file():
-            if target.is_file():
-                return  # an attempt that died after the move
-            raise StepError(Problem("DF530", f"there is no file {str(source)!r}"), "not_found")
+        if not source.is_file() and target.is_file():
+            return  # an attempt that died after the move
+        check_move(source, target, overwrites=overwrites)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists() and not overwrites and not target.samefile(source):
-            what = f"there is a file {str(target)!r} already"
-            raise StepError(Problem("DF561", what, None, "", "overwrite: true replaces it"))
         if source.stat().st_dev == target.parent.stat().st_dev:
             source.replace(target)
             return

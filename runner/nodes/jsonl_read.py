@@ -64,7 +64,7 @@ class JsonlRead:
 
     async def run(self, parsed: object, context: Context) -> Stream:
         assert isinstance(parsed, Reading)
-        path = context.project / str(parsed.path)
+        path = context.files.at(str(parsed.path))
         open_text(path, "utf-8").close()
         rows = FileRows(
             path, tuple(parsed.layout.types), lambda file, tally: parse(file, tally, parsed.layout),

@@ -33,6 +33,7 @@ class JsonlWrite:
     summary = "Write rows to a file with one JSON object a line: whole, or not at all. Decimals are text."
     uses_database = False
     writes = True
+    runs_dry = True
     is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
@@ -49,7 +50,7 @@ class JsonlWrite:
         assert parsed.rows is not None
         count, path = 0, parsed.place.text()
         with ExitStack() as stack:
-            file = await asyncio.to_thread(stack.enter_context, whole_file(context.project / path, "utf-8"))
+            file = await asyncio.to_thread(stack.enter_context, whole_file(context.files.new(path), "utf-8"))
             async for batch in parsed.rows.batches():
                 await asyncio.to_thread(_write, file, batch)
                 count += len(batch.rows)

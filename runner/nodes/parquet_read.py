@@ -66,7 +66,7 @@ class ParquetRead:
     async def run(self, parsed: object, context: Context) -> Stream:
         assert isinstance(parsed, Reading)
         wants(self)
-        path = context.project / str(parsed.path)
+        path = context.files.at(str(parsed.path))
         if not path.is_file():
             raise StepError(Problem("DF530", f"there is no file {shown(path)!r}"), "not_found")
         rows = FileRows(

@@ -46,6 +46,7 @@ class ParquetWrite:
     summary = "Write rows to a Parquet file: whole, or not at all (extra `parquet`). json and lists are text."
     uses_database = False
     writes = True
+    runs_dry = True
     is_repeatable = False
     extra = "parquet"
 
@@ -71,7 +72,7 @@ class ParquetWrite:
         kinds = known_columns(parsed.types, names)
         schema = arrow_table(names, kinds, []).schema
         with ExitStack() as stack:
-            file = await asyncio.to_thread(stack.enter_context, whole_file(context.project / path, None))
+            file = await asyncio.to_thread(stack.enter_context, whole_file(context.files.new(path), None))
             writer = stack.enter_context(pq.ParquetWriter(file, schema, compression=parsed.compression))
             async for batch in parsed.rows.batches():
                 table = await asyncio.to_thread(arrow_table, names, kinds, batch.rows)

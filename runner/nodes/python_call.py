@@ -19,7 +19,7 @@ from uuid import UUID
 
 from runner.data.rows import Rows, rows_of_mappings
 from runner.errors import Problem, StepError, UndecidedError
-from runner.nodes.arguments import read_ports
+from runner.nodes.arguments import STAND_IN, read_ports, read_stand_in
 from runner.nodes.base import Checked, Context, External, Subject
 from runner.nodes.textfile import read_switch
 from schemas.nodes import NOTHING, Port
@@ -33,7 +33,7 @@ EXTERNAL = Port(
 IDEMPOTENT = Port(
     "idempotent", ValueType("boolean"), default=False, literal=True, help="an external call may be made again"
 )
-_OWN = {port.name: port for port in (FUNCTION, EXTERNAL, IDEMPOTENT)}
+_OWN = {port.name: port for port in (FUNCTION, EXTERNAL, IDEMPOTENT, STAND_IN)}
 KEY = "idempotency_key"
 """A parameter of this name gets, in an external call, a key that stays the same over attempts and resumes."""
 _SIMPLE: dict[object, ValueType] = {
@@ -64,6 +64,7 @@ class PythonCall:
     summary = "Call a Python function: its annotations are the ports. A blocking one runs in a thread."
     uses_database = False
     writes = True
+    runs_dry = True
     is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
@@ -101,12 +102,16 @@ class PythonCall:
         output = ValueType("record", fields={"result": kind}) if is_plain else kind
         call = Call(function, str(arguments["function"]), values, kind, is_plain)
         if not read_switch(arguments, "external"):
-            if read_switch(arguments, "idempotent"):
-                raise ValueProblem("idempotent says something of external calls", ("idempotent",), kind="shape",
-                                   fix="external: true")  # fmt: skip
+            for name in ("idempotent", "stand_in"):
+                if name in arguments and (name != "idempotent" or read_switch(arguments, name)):
+                    raise ValueProblem(f"{name} says something of external calls", (name,), kind="shape",
+                                       fix="external: true")  # fmt: skip
             return Checked(output, call)
         call = dataclasses.replace(call, takes_key=KEY in inspect.signature(function).parameters, is_external=True)
-        return Checked(output, call, external=External(f"calls {call.name}", read_switch(arguments, "idempotent")))
+        is_idempotent = read_switch(arguments, "idempotent")
+        return Checked(
+            output, call, external=External(f"calls {call.name}", is_idempotent, read_stand_in(arguments, output))
+        )
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
         import asyncio

@@ -14,6 +14,7 @@ from runner.data.rows import Stream
 from runner.errors import StepError, UndecidedError
 from runner.events import StepRetrying
 from runner.graph import GraphStep
+from runner.graph.inside import LeftOutError
 from runner.graph.loop import Items, Loop, go_over
 from runner.ledger.records import AttemptNote, Ledger, StepKey, TakenOverError
 from runner.nodes.base import Checked
@@ -56,15 +57,15 @@ class Attempts:
             if self.is_stopped():
                 raise StoppedError
             attempt += 1
-            context = StepContext(step.subject.project, self.run_id, step.id, self.now, self.emit)
+            context = self.context(step)
             try:
                 value = await self.effects.carry_out(step, checked, context, key, None)
-            except TakenOverError:
+            except (TakenOverError, LeftOutError):
                 raise
             except Exception as error:
                 told = step_failure(step, error)
                 wait = delay_seconds(step, retry or step.retry or DEFAULT_RETRY, attempt, told)
-                await self._note(key, attempt, told, wait)
+                await self.note(key, attempt, told, wait)
                 if wait is None:
                     raise told from error
                 self.emit(StepRetrying(step.id, attempt + 1, wait, told.problem))
@@ -78,6 +79,7 @@ class Attempts:
         inside the loop."""
         loop, items = cast(Loop, step.kind), checked.parsed
         assert isinstance(items, Items)
+        is_left_out = False
 
         async def work(number: int, item: object) -> Mapping[str, object]:
             here = f"{part}{number}"
@@ -85,18 +87,26 @@ class Attempts:
             async def act(inner: GraphStep, judged: Checked) -> object:
                 key = StepKey(inner.id, part=here)
                 if isinstance(inner.kind, Loop):
-                    within = StepContext(inner.subject.project, self.run_id, inner.id, self.now, self.emit)
+                    within = self.context(inner)
                     value = await self.loop(inner, judged, within, f"{here}.")
                     # an undo beside it may read what it gave
                     return value if step.undo is None else await self.effects.recorded(value, within, key, None)
                 return await self._part(inner, judged, key)
 
-            value = await loop.inside.walk(items.arrived, act, item)
+            try:
+                value = await loop.inside.walk(items.arrived, act, item)
+            except LeftOutError:
+                nonlocal is_left_out
+                is_left_out, value = True, {}
             if not part:
                 context.progress(1)
             return value
 
-        return await go_over(loop, items, work, loop.how.max_parallel)
+        # a dry run has one transaction, in which there is no beside
+        value = await go_over(loop, items, work, 1 if self.effects.files.is_dry else loop.how.max_parallel)
+        if is_left_out:
+            raise LeftOutError
+        return value
 
     async def _part(self, step: GraphStep, checked: Checked, key: StepKey) -> object:
         """One step of one item; remembered here where no ledger has it."""
@@ -118,7 +128,13 @@ class Attempts:
 
         self.parts[key] = Part(len(self.parts) + 1, given)
 
-    async def _note(self, key: StepKey, attempt: int, error: StepError, wait: float | None) -> None:
+    def context(self, step: GraphStep) -> StepContext:
+        """What a new attempt of the step may use."""
+        files = self.effects.files.within(step.subject.project)
+        return StepContext(files, self.run_id, step.id, self.now, self.emit)
+
+    async def note(self, key: StepKey, attempt: int, error: StepError, wait: float | None) -> None:
+        """Put a failed attempt into the run's history."""
         if self.ledger is not None:
             problem, waited = error.problem, round((wait or 0) * 1000)
             note = AttemptNote(key, attempt, problem.code, error.error_class, error.sqlstate, problem.what, waited)

@@ -22,6 +22,7 @@ class RunOptions:
     tenant: str | None = None
     emit: Callable[[Event], None] = field(default=lambda event: None)
     idempotency_key: str | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.data.files import Files
 from runner.events import Event, StepLogged, StepProgress
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ Emit = Callable[[Event], None]
 class StepContext:
     """One an attempt. `external_key` stays the same over attempts and resumes."""
 
-    project: Path
+    files: Files
     run_id: str
     step_id: str
     now: datetime
@@ -29,6 +30,11 @@ class StepContext:
     audit_head: str | None = None
     rows: int | None = None
     _access: Access | None = None
+
+    @property
+    def project(self) -> Path:
+        """The pipeline's folder."""
+        return self.files.project
 
     @property
     def access(self) -> Access:

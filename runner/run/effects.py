@@ -8,17 +8,21 @@ done twice says before that it begins.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, cast
 
+from runner.data.files import Files
 from runner.data.fingerprint import check_unchanged, fingerprint
 from runner.data.rows import Stream
 from runner.errors import Problem, StepError, UndecidedError
 from runner.graph import GraphStep
+from runner.graph.inside import LeftOutError
 from runner.ledger.records import Ledger, Record, StepKey
-from runner.nodes.base import Checked
+from runner.nodes.base import Checked, runs_dry
 from runner.run.context import StepContext
+from runner.run.results import LeftOut
 
 if TYPE_CHECKING:
     from runner.dialects.store import Store
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from schemas.pipeline import Isolation
 
 CLIENT_GRACE_SECONDS = 2.0
-"""The server's own time limit comes first; the client steps in this much later."""
+"""The database's own time limit comes first; the client steps in this much later."""
 _LOOK_UP_WAITS = (0.0, 0.1, 0.3, 1.0, 2.0, 4.0, 8.0)
 Value = Mapping[str, object] | None
 
@@ -39,14 +43,21 @@ class Effects:
     """Carries out attempts on one database, recorded in one ledger; either may be missing."""
 
     def __init__(
-        self, store: Store | None, ledger: Ledger | None, tenant: str | None = None, actor: str = "",
+        self, store: Store | None, ledger: Ledger | None, files: Files, tenant: str | None = None, actor: str = "",
         vault: Vault | None = None,
     ) -> None:  # fmt: skip
         self.store = store
         self.ledger = ledger
+        self.files = files
         self.tenant = tenant
         self.actor = actor
         self.vault = vault
+        self._left_out: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What a dry run did not do."""
+        return tuple(LeftOut(*told, times) for told, times in self._left_out.items())
 
     async def carry_out(
         self, step: GraphStep, checked: Checked, context: StepContext, key: StepKey, wanted: frozenset[str] | None
@@ -54,13 +65,15 @@ class Effects:
         """One attempt: what the step gives, with its effect committed and recorded.
 
         wanted: the members of the output that others read.
-        Raises whatever the step raises, and `TakenOverError`.
+        Raises whatever the step raises, `TakenOverError`, and `LeftOutError` where a dry run stops.
         """
+        if self.files.is_dry and (checked.external is not None or not runs_dry(step.kind)):
+            return self._leave_out(step, checked)
         limit = step.timeout_seconds
         async with AsyncExitStack() as stack:
             if limit is not None:
-                in_server = step.kind.uses_database and self.store is not None and self.store.database == "postgresql"
-                await stack.enter_async_context(asyncio.timeout(limit + (CLIENT_GRACE_SECONDS if in_server else 0)))
+                grace = CLIENT_GRACE_SECONDS if step.kind.uses_database else 0
+                await stack.enter_async_context(asyncio.timeout(limit + grace))
             if step.kind.uses_database:
                 return await self._in_transaction(step, checked, context, key, wanted)
             if checked.external is not None:
@@ -75,6 +88,14 @@ class Effects:
                 self.ledger.record_later(key, value, context.rows)
                 return value
             return await self._recorded(value, context, key, wanted)
+
+    def _leave_out(self, step: GraphStep, checked: Checked) -> Value:
+        """What stands in for an act that a dry run leaves out."""
+        does = checked.external.does if checked.external else f"runs {step.node}"
+        self._left_out[step.id, does] += 1
+        if checked.external is None or checked.external.stand_in is None:
+            raise LeftOutError
+        return checked.external.stand_in
 
     async def _in_transaction(
         self, step: GraphStep, checked: Checked, context: StepContext, key: StepKey, wanted: frozenset[str] | None

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from runner.conditions import holds
+from runner.data.files import Files
 from runner.data.rows import Stream
 from runner.errors import Problem, StepError, UndecidedError
 from runner.events import (
@@ -28,9 +29,10 @@ from runner.events import (
     StepStarted,
     StepState,
 )  # fmt: skip
+from runner.graph.inside import LeftOutError
 from runner.graph.loop import Loop
 from runner.graph.shapes import Phase
-from runner.ledger.records import AttemptNote, StepKey, TakenOverError
+from runner.ledger.records import StepKey, TakenOverError
 from runner.nodes.base import Checked
 from runner.plan import Plan, Wait
 from runner.reach import reach
@@ -52,7 +54,9 @@ if TYPE_CHECKING:
 
 _AT_ONCE: frozenset[RunState] = frozenset({"timed_out", "taken_over", "silent"})
 """Interruptions that leave running steps no time to end."""
+_NOT_RUN: Mapping[type, StepState] = {UpstreamError: "blocked", StoppedError: "cancelled", LeftOutError: "skipped"}
 _LEASE_POLL_SECONDS = 0.2
+_INTERRUPT_SECONDS = 0.1
 
 
 @dataclass(slots=True)
@@ -77,6 +81,8 @@ class Executor:
     audit_head: str | None = None
     ledger: Ledger | None = None
     lease: Lease | None = None
+    files: Files | None = None
+    """Those of a dry run."""
     bug: BaseException | None = None
     is_asked_to_undo: bool = False
     """The run is taken back because its user says so, not because it failed."""
@@ -97,7 +103,9 @@ class Executor:
     _workers: list[asyncio.Task[None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._effects = Effects(self.store, self.ledger, self.tenant, self.actor, self.vault)
+        files = self.files or Files(self.project)
+        self._effects = Effects(self.store, self.ledger, files, self.tenant, self.actor, self.vault)
+        self.parallel = 1 if files.is_dry else self.parallel  # one transaction, in which there is no beside
 
     async def run(self) -> RunResult:
         """Run every step that can run and has not run before; never raises for what a step does."""
@@ -125,8 +133,11 @@ class Executor:
         self.emit(RunFinished(self.run_id, state, elapsed))
         steps = {name: cast(StepResult, live.result) for name, live in self._live.items()}
         problem = befell(state, self.run_id) or (self._saga.problem if self._saga else None) or self._cause
-        return RunResult(self.run_id, self.plan.name, state, outputs, steps, elapsed, problem, self.bug,
-                         self.audit_head, self._saga.told if self._saga else {}, self.is_asked_to_undo)  # fmt: skip
+        return RunResult(
+            self.run_id, self.plan.name, state, outputs, steps, elapsed, problem, self.bug, self.audit_head,
+            self._saga.told if self._saga else {}, self.is_asked_to_undo, self._effects.files.is_dry,
+            self._effects.left_out,
+        )  # fmt: skip
 
     # --- phases ----------------------------------------------------------------------------------------------
 
@@ -212,8 +223,14 @@ class Executor:
         return "failed" if self._has_failed else "succeeded"
 
     def _cancel_workers(self) -> None:
+        self._interrupt_statements()
         for worker in self._workers:
             worker.cancel()
+
+    def _interrupt_statements(self) -> None:
+        if self.store is not None and not all(worker.done() for worker in self._workers):
+            self.store.interrupt()
+            asyncio.get_running_loop().call_later(_INTERRUPT_SECONDS, self._interrupt_statements)
 
     async def _limit(self) -> None:
         await asyncio.sleep(self.plan.timeout_seconds or 0)
@@ -297,9 +314,8 @@ class Executor:
         return not (self._has_failed and self.plan.fail_fast) or any(w.only_end for w in live.planned.waits)
 
     def _drainable(self) -> Live | None:
-        if self._interruption or (self._has_failed and self.plan.fail_fast):
-            return None
-        return next((live for live in self._live.values() if live.stream and live.state is None), None)
+        lives = () if self._interruption or (self._has_failed and self.plan.fail_fast) else self._live.values()
+        return next((live for live in lives if live.stream and live.state is None), None)
 
     def _wake(self, count: int) -> None:
         for _ in range(min(count, len(self._idle))):
@@ -316,7 +332,7 @@ class Executor:
         except UpstreamError:
             pass
         except Exception as error:
-            self.fail(live, self._told(live, error), None)
+            self.fail(live, step_failure(live.planned.step, error), None)
 
     def finish(
         self, live: Live, state: StepState, rows: int | None = None, error: StepError | None = None,
@@ -402,11 +418,8 @@ class Executor:
             context = self.context(live)
             try:
                 value = await self.attempt(live, context)
-            except UpstreamError:
-                self.finish(live, "blocked")
-                return
-            except StoppedError:
-                self.finish(live, "cancelled")
+            except (UpstreamError, StoppedError, LeftOutError) as reason:
+                self.finish(live, _NOT_RUN[type(reason)])
                 return
             except TakenOverError:
                 self.interrupt("taken_over")
@@ -416,9 +429,9 @@ class Executor:
                 self.finish(live, "cancelled")
                 raise
             except Exception as error:
-                told = self._told(live, error)
+                told = step_failure(live.planned.step, error)
                 wait = None if self._interruption else delay_seconds(step, retry, live.attempts, told)
-                await self._note(live, told, wait)
+                await self._attempts.note(StepKey(step.id), live.attempts, told, wait)
                 if wait is None:
                     self.fail(live, told, context.rows)
                     return
@@ -450,8 +463,7 @@ class Executor:
         return holds(condition, values)
 
     def context(self, live: Live) -> StepContext:
-        step = live.planned.step
-        return StepContext(step.subject.project, self.run_id, step.id, self.now, self.emit)
+        return self._attempts.context(live.planned.step)
 
     async def attempt(self, live: Live, context: StepContext) -> Mapping[str, object] | Stream | None:
         """One attempt: its arguments, then its effect."""
@@ -484,19 +496,6 @@ class Executor:
             if wait.is_early:
                 self._tell(self._live[name], wait, "succeeded")
         self._wake(len(self._ready) - 1)
-
-    def _told(self, live: Live, error: Exception) -> StepError:
-        return step_failure(live.planned.step, error)
-
-    async def _note(self, live: Live, error: StepError, wait: float | None) -> None:
-        """Put a failed attempt into the run's history."""
-        if self.ledger is not None:
-            problem = error.problem
-            key, waited = StepKey(live.planned.step.id), round((wait or 0) * 1000)
-            note = AttemptNote(
-                key, live.attempts, problem.code, error.error_class, error.sqlstate, problem.what, waited
-            )
-            await self.ledger.note(note)
 
     async def _outputs(self) -> dict[str, object]:
         outputs: dict[str, object] = {}

@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,6 +56,7 @@ from runner.run.saga import MARK, mark
 from runner.tenants import actor_of, choose_tenant, refuse_without
 
 if TYPE_CHECKING:
+    from runner.data.files import Files
     from runner.dialects.store import Store
     from runner.encryption.vault import Vault
 
@@ -80,6 +81,8 @@ async def start(loaded: Loaded, options: RunOptions, started: Started) -> RunRes
     now = datetime.now(UTC)
     target = choose_database(options.database, loaded.settings, options.environment, loaded.project)
     is_recorded = loaded.pipeline.ledger == "on"
+    if options.dry_run:
+        return await _run_dry(plan, loaded, values, secrets, run_id, tenant, now, target, options, started)
     if not is_recorded and not plan.uses_database:
         return await _executor(plan, None, loaded, values, secrets, run_id, tenant, now, options, started).run()
     vault = _vault(loaded)
@@ -104,6 +107,29 @@ async def start(loaded: Loaded, options: RunOptions, started: Started) -> RunRes
         ledger.seals = seals
         executor = _executor(plan, store, loaded, values, secrets, run_id, tenant, now, options, started, ledger, vault)
         return await _see_through(executor, ledger)
+
+
+async def _run_dry(
+    plan: Plan, loaded: Loaded, values: Mapping[str, object], secrets: Mapping[str, str], run_id: str,
+    tenant: str | None, now: datetime, target: Target, options: RunOptions, started: Started,
+) -> RunResult:  # fmt: skip
+    """The whole run in one transaction that is rolled back; nothing is recorded."""
+    from runner.data.files import dry_files
+    from runner.run.dry import open_dry_store
+
+    sources, written = sources_of(loaded.catalog, loaded.project), written_files(loaded.project)
+    async with AsyncExitStack() as stack:
+        store: Store | None = None
+        vault: Vault | None = None
+        if plan.uses_database:
+            store = await stack.enter_async_context(open_dry_store(target, loaded.graph.models, sources, written))
+            vault = _vault(loaded)
+            await _check_keys(store, vault)
+        files = stack.enter_context(dry_files(loaded.home))
+        executor = _executor(
+            plan, store, loaded, values, secrets, run_id, tenant, now, options, started, None, vault, files
+        )
+        return await executor.run()
 
 
 def _store(target: Target, loaded: Loaded) -> AbstractAsyncContextManager[Store]:
@@ -242,7 +268,7 @@ async def _was_asked_to_undo(store: Store, run_id: str, seals: Seals) -> bool:
 def _executor(
     plan: Plan, store: Store | None, loaded: Loaded, values: Mapping[str, object], secrets: Mapping[str, str],
     run_id: str, tenant: str | None, now: datetime, options: RunOptions, started: Started,
-    ledger: Ledger | None = None, vault: Vault | None = None,
+    ledger: Ledger | None = None, vault: Vault | None = None, files: Files | None = None,
 ) -> Executor:  # fmt: skip
     run = {"id": run_id, "pipeline": plan.name, "scheduled_at": now, "scheduled_date": now.date(), "tenant": tenant}
     roots = {"params": values, "secrets": secrets, "run": run}
@@ -256,6 +282,7 @@ def _executor(
         options.emit,
         loaded.settings.parallel,
         ledger=ledger,
+        files=files,
         tenant=tenant,
         actor=actor_of(os.environ),
         vault=vault,

@@ -42,12 +42,21 @@ class UndoResult:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What a dry run did not do: the step, what it would have done, and how often."""
+
+    step: str
+    what: str
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """How a run ended: its outputs by name (those that could be reached), and every step in the order of the file.
 
     `problem` is what befell the run itself. `bug` is an exception of dfrun's own, for the traceback file. `audit_head`
     is the end of the chain of changes as this run left it, `number:hash`; None where it changed nothing that is
-    audited.
+    audited. `is_dry`: all of it is rolled back, and `left_out` was not done at all.
     """
 
     run_id: str
@@ -63,6 +72,8 @@ class RunResult:
     """What was taken back and what stays, the newest step first; empty for a run that was not taken back."""
     is_asked_to_undo: bool = False
     """It was taken back because its user said so, not because it failed."""
+    is_dry: bool = False
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def problems(self) -> list[Problem]:

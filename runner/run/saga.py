@@ -5,12 +5,14 @@ undone or one cannot be; and what stays.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from runner.errors import Problem, StepError
 from runner.events import StepState
 from runner.graph import GraphStep
+from runner.graph.inside import LeftOutError
 from runner.graph.loop import Loop
 from runner.graph.undoable import TakeBack
 from runner.ledger.records import Ledger, StepKey
@@ -122,7 +124,8 @@ class Saga:
         if isinstance(undo, GraphStep):
             values = [await done.reach(link.source, link.has_default, link.default) for link in undo.connections]
             checked = undo.kind.check(undo.bind(values), undo.subject) if undo.connections else undo.checked
-            await self.attempts.carry_out(undo, checked, done.undo_key, undo.retry or UNDO_RETRY)
+            with suppress(LeftOutError):  # a dry run has told it
+                await self.attempts.carry_out(undo, checked, done.undo_key, undo.retry or UNDO_RETRY)
             return None
         value = await done.value()
         kept = value.get(KEPT) if isinstance(value, Mapping) else None
