@@ -20,7 +20,7 @@ from schemas.types import ValueType
 
 def aggregate_statement(
     table: sa.Table,
-    where: ColumnElement[bool],
+    where: Sequence[ColumnElement[bool]],
     groups: Sequence[str],
     aggregates: Sequence[Aggregate],
     types: Mapping[str, ValueType],
@@ -35,7 +35,7 @@ def aggregate_statement(
         )  # fmt: skip
         columns.append(sa.type_coerce(expression, column_type(each.type)).label(each.name))
     # with no column of the table in it, `select_from` is what keeps count(*) from counting one row of nothing
-    statement = sa.select(*columns).select_from(table).where(where)
+    statement = sa.select(*columns).select_from(table).where(*where)
     # by number: a path said twice would be bound twice, and PostgreSQL would take the two for different expressions
     numbers: list[ColumnElement[Any]] = [sa.literal_column(str(number)) for number in range(1, len(grouped) + 1)]
     return statement.group_by(*numbers).subquery("results")

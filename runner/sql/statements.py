@@ -33,8 +33,8 @@ def statement(query: Query, table: sa.Table, database: Database) -> Executable:
         case Read():
             return _read(query, table, database)
         case Count():
-            where = _where(query.model, query.where, table, database)
-            return _matching(sa.select(sa.func.count()).select_from(table), query, table, database).where(where)
+            counted = sa.select(sa.func.count()).select_from(table).where(*_asked(query, table, database))
+            return _matching(counted, query, table, database)
         case Absent():
             return _absent(query, table, database)
         case Summary():
@@ -78,9 +78,14 @@ def _where(model: ModelShape, tree: Filter, table: sa.Table, database: Database)
     return condition(tree, dict(table.c), model.types, database)
 
 
+def _asked(query: Read | Count | Absent | Summary, table: sa.Table, database: Database) -> list[ColumnElement[bool]]:
+    """The condition of a question; none where it is about every row, so that nobody reads `WHERE 1 = 1`."""
+    return [] if query.where == EVERY_ROW else [_where(query.model, query.where, table, database)]
+
+
 def _read(query: Read, table: sa.Table, database: Database) -> sa.Select[Any]:
     columns = [table.c[name] for name in query.fields]
-    found = sa.select(*columns).where(_where(query.model, query.where, table, database))
+    found = sa.select(*columns).where(*_asked(query, table, database))
     found = _matching(found, query, table, database)
     if query.search is not None:
         found = found.where(search_condition(query.search, query.model, table, database))
@@ -105,13 +110,12 @@ def _matching(found: sa.Select[Any], query: Read | Count, table: sa.Table, datab
 
 def _absent(query: Absent, table: sa.Table, database: Database) -> sa.Select[Any]:
     data, given = data_table(database, ["v"], [query.kind], [(value,) for value in query.values])
-    where = _where(query.model, query.where, table, database)
-    is_there = sa.exists().where(table.c[query.name] == given["v"], where)
+    is_there = sa.exists().where(table.c[query.name] == given["v"], *_asked(query, table, database))
     return sa.select(given["v"]).select_from(data).where(~is_there)
 
 
 def _summary(query: Summary, table: sa.Table, database: Database) -> sa.Select[Any]:
-    where = _where(query.model, query.where, table, database)
+    where = _asked(query, table, database)
     inner = aggregate_statement(table, where, query.groups, query.aggregates, query.model.types, database)
     return results(inner, query.types, query.having, query.orders, query.limit, database)
 
