@@ -20,7 +20,7 @@ LINES = [
      "runner.ledger"],
     ["runner.audit", "runner.migrate"],
     ["runner.access", "runner.database"],
-    ["runner.encryption.sealing", "runner.encryption.keys"],
+    ["runner.encryption.sealing", "runner.encryption.keys", "runner.encryption.kept"],
     ["runner.data.bulk", "runner.subjects", "runner.run.recording"],
     ["runner.nodes"],
     ["runner.graph", "runner.plugin"],

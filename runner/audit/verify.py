@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runner.audit.trail import ENTRY, ERASE, FIELDS, HEAD, ROW, hash_of_entry, key_text
 from runner.dialects.types import from_sqlite
+from runner.features.encryption import index_name
 from runner.sql.digests import digest_of_row
 from runner.sql.filters import Database
 from schemas.shapes import ModelShape
@@ -115,6 +116,7 @@ async def life_of(
 ) -> AsyncIterator[Change]:
     """The changes of one row, oldest first; of a model with tenants, those that this tenant made."""
     database: Database = "sqlite" if connection.dialect.name == "sqlite" else "postgresql"
+    unseen = {index_name(name) for name, field in model.fields.items() if field.searchable}
     wanted = sa.select(
         ENTRY.c.at,
         ENTRY.c.actor,
@@ -130,7 +132,8 @@ async def life_of(
         wanted = wanted.where(ENTRY.c.tenant == tenant)
     for row in await connection.execute(wanted.order_by(ROW.c.position)):
         before, after = (_fields(text, model, database) for text in (row.before, row.after))
-        names = [name for name in (after or before) if before.get(name) != after.get(name) or not (before and after)]
+        names = [name for name in (after or before) if name not in unseen]
+        names = [name for name in names if before.get(name) != after.get(name) or not (before and after)]
         fields = {name: (before.get(name), after.get(name)) for name in names}
         yield Change(row.at, row.actor, row.run_id, row.step_id, row.action, fields, row.digest is not None)
 

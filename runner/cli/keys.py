@@ -26,7 +26,8 @@ def status(folder: Path, database: str | None, environment: str | None) -> None:
 
     found = asyncio.run(keyring.status(folder, database, environment))
     for use in found:
-        click.echo(f"{use.model}.{use.field}  {use.key_id or 'a key that is not given'}  {use.values:,}")
+        name = f"{use.model}.{use.field}" if use.field else use.model
+        click.echo(f"{name}  {use.key_id or 'a key that is not given'}  {use.values:,}")
     if not found:
         click.echo("no value is sealed")
     sys.exit(1 if any(use.key_id is None for use in found) else 0)

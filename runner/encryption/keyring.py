@@ -22,19 +22,25 @@ if TYPE_CHECKING:
 
 
 async def status(path: Path, database: str | None, environment: str | None) -> list[Use]:
-    """The values of each encrypted field by the key that seals them. Raises when a key is missing or wrong."""
-    from runner.encryption.keys import uses
+    """The values of each encrypted field, and what runs recorded, by the key that seals them. Raises when a
+    key is missing or wrong."""
+    from runner.encryption.kept import LEDGER, kept_by_key
+    from runner.encryption.keys import Use, uses
 
     async with AsyncExitStack() as stack:
         store, models, vault = await _opened(stack, path, database, environment)
         async with store.session(writes=False) as session:
-            return await uses(session.connection, models, store.tables, vault)
+            found = await uses(session.connection, models, store.tables, vault)
+        kept = sorted((await kept_by_key(store)).items())
+        return found + [Use(LEDGER, "", key if key in vault.ids else None, count) for key, count in kept]
 
 
 async def reencrypt(
     path: Path, database: str | None, environment: str | None, progress: Callable[[str, int], None]
 ) -> int:
-    """Seal every value with the current key, in parts; gives how many rows. It may be stopped and started again."""
+    """Seal every value with the current key, those of the ledger too, in parts; gives how many rows. It may be
+    stopped and started again."""
+    from runner.encryption.kept import LEDGER, reseal
     from runner.encryption.keys import reencrypt
 
     total = 0
@@ -43,6 +49,9 @@ async def reencrypt(
         async for model, rows in reencrypt(store, models, vault, actor_of(os.environ)):
             total += rows
             progress(model, rows)
+        async for rows in reseal(store, vault):
+            total += rows
+            progress(LEDGER, rows)
     return total
 
 

@@ -154,6 +154,11 @@ class Vault:
         return hmac.digest(key, _to_bytes(kind, value), "sha256")
 
 
+def key_of(sealed: bytes) -> str:
+    """The id of the key that seals a value."""
+    return sealed[2 : 2 + sealed[1]].decode("ascii", "replace")
+
+
 def _bound(*parts: bytes) -> bytes:
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 

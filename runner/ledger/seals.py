@@ -14,7 +14,7 @@ from runner.errors import Problem, StepError, UnreachableError
 if TYPE_CHECKING:
     from runner.ledger.records import Record
 
-_PREFIX = "sealed:"
+PREFIX = "sealed:"
 
 
 class Seals:
@@ -28,23 +28,23 @@ class Seals:
         """The text as it is kept at a place: `("outputs",)`, or step, kind, part."""
         if self._vault is None:
             return text
-        return _PREFIX + base64.b64encode(self._vault.seal_bytes(text.encode(), (self._run_id, *place))).decode()
+        return PREFIX + base64.b64encode(self._vault.seal_bytes(text.encode(), (self._run_id, *place))).decode()
 
     def open_text(self, kept: str, *place: str) -> str:
         """The text again. Raises `StepError` DF543, DF544."""
         if not is_sealed(kept):
             return kept
-        return self._opened(base64.b64decode(kept[len(_PREFIX) :]), place).decode()
+        return self._opened(base64.b64decode(kept[len(PREFIX) :]), place).decode()
 
     def close_chunk(self, data: bytes, *place: str) -> bytes:
         """The chunk as it is kept."""
         if self._vault is None:
             return data
-        return _PREFIX.encode() + self._vault.seal_bytes(data, (self._run_id, *place))
+        return PREFIX.encode() + self._vault.seal_bytes(data, (self._run_id, *place))
 
     def open_chunk(self, kept: bytes, *place: str) -> bytes:
         """The chunk again. Raises `StepError` DF543, DF544."""
-        head = _PREFIX.encode()
+        head = PREFIX.encode()
         return self._opened(kept[len(head) :], place) if kept.startswith(head) else kept
 
     def digest(self, text: str) -> str:
@@ -60,7 +60,7 @@ class Seals:
 
 def is_sealed(kept: str) -> bool:
     """Whether a text is kept sealed; JSON never begins like this."""
-    return kept.startswith(_PREFIX)
+    return kept.startswith(PREFIX)
 
 
 def opened(seals: Seals, kept: str, *place: str) -> str:

@@ -158,6 +158,29 @@ def test_a_value_opens_in_its_own_place_alone(engine: AsyncEngine, spoilt: str) 
     asyncio.run(work())
 
 
+NOTES = """\
+models:
+  Note:
+    features: {multi_tenant: true, encryption: {fields: [body]}}
+    fields: {code: {type: string, primary_key: true}, body: string}
+"""
+
+
+def test_a_row_of_the_same_key_opens_no_value_of_another_tenant(engine: AsyncEngine) -> None:
+    async def work() -> None:
+        shop = await Shop(engine, text=NOTES, tenant="acme").prepare()
+        for tenant in ("acme", "beta"):
+            await shop.of(tenant).do("Note.create", **given(code="n", body=f"of {tenant}"))
+        async with engine.begin() as connection:
+            theirs = "SELECT body FROM note WHERE tenant_id = 'beta'"
+            await connection.execute(sa.text(f"UPDATE note SET body = ({theirs}) WHERE tenant_id = 'acme'"))
+        assert (await shop.of("beta").do("Note.read", **given(code="n")))["body"] == "of beta"
+        with pytest.raises(StepError, match="DF543"):
+            await shop.do("Note.read", **given(code="n"))
+
+    asyncio.run(work())
+
+
 @pytest.mark.parametrize(
     ("node", "arguments", "path"),
     [

@@ -104,6 +104,34 @@ def test_a_ledger_holds_no_encrypted_value_in_clear_and_a_resumed_run_reads_it(p
     assert text.count("sealed:") > 6
 
 
+def test_what_a_run_recorded_is_sealed_anew_and_the_run_goes_on(project: Project) -> None:
+    """And the old key may go, but for the index of searchable fields."""
+    assert project.dfrun("p.yaml", "--run-id", "r1", *GIVEN, DFRUN_KEY_1=key())[0] == -signal.SIGKILL
+    settings = (project.folder / "dfrun.yaml").read_text()
+    both = settings.replace("current: k1, keys: {", "current: k2, search: k1, keys: {k2: {env: K2}, ")
+    (project.folder / "dfrun.yaml").write_text(both)
+    env = {"DFRUN_KEY_1": key(), "K2": key(2)}
+
+    def status() -> dict[str, str]:
+        code, out, err = project.dfrun("keys", "status", ".", **env)
+        assert code == 0, err
+        return {line.split("  ")[1]: line for line in out.splitlines() if line.startswith("the ledger")}
+
+    before = status()
+    assert list(before) == ["k1"]
+    code, out, err = project.dfrun("keys", "reencrypt", ".", **env)
+    assert code == 0 and "the ledger: " in err, out + err
+    assert {k: line.replace("k2", "k1") for k, line in status().items()} == {"k2": before["k1"]}
+    assert "nothing to do" in project.dfrun("keys", "reencrypt", ".", **env)[1]
+    code, out, err = project.dfrun("resume", "r1", "-o", "json", **env)
+    assert code == 0 and json.loads(out)["outputs"]["ssn"] == SECRETS[0], out + err
+    assert project.rows(f"SELECT count(*) FROM {project.ledger('output_chunks')}")[0][0] > 0
+    again = both.replace("current: k2", "current: k1")
+    (project.folder / "dfrun.yaml").write_text(again)
+    assert project.dfrun("keys", "reencrypt", ".", **env)[0] == 0, "chunks and outputs, too"
+    assert list(status()) == ["k1"]
+
+
 def test_a_key_of_a_run_gives_its_outputs_again_from_the_seal(project: Project) -> None:
     (project.folder / "died").touch()
     words = ("p.yaml", "--idempotency-key", "monday", "-o", "json")
