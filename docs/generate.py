@@ -135,7 +135,7 @@ def _node(shown: str, kind: Kind, model: ModelShape | None, models: Mapping[str,
     if output is not None:
         gives = ", ".join(f"`{name}` ({kind_})" for name, kind_ in (output.fields or {}).items())
         told += ["", f"The example gives {gives}."]
-    runs = "text" if kind.name == "python.call" else "yaml"
+    runs = "text" if kind.name in ("python.call", "http.request") else "yaml"  # they need more than models
     return [*told, "", f"```{runs}", *example(kind.name, model), "```", ""]
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from runner.catalog import Catalog
 from runner.declarations import load_pipeline
 from runner.errors import DefinitionError
-from runner.examples import example, example_of_ports
+from runner.examples import EXAMPLE_HOST, example, example_of_ports
 from runner.graph import build_graph
 from runner.nodes import MODEL_KINDS, free_kinds, resolve_node
 from runner.nodes.base import Kind, Subject
 from runner.nodes.plugins import Plugin
 from runner.source import parse_document
 from schemas.nodes import NOTHING, Port
+from schemas.settings import HttpHost
 from schemas.shapes import ModelShape
 from schemas.types import Connection, ValueProblem, ValueType
 
@@ -124,7 +125,9 @@ def output_of(kind: Kind, model: ModelShape | None, models: Models) -> ValueType
     text = "\n".join(["name: example", "steps:", *(f"  {line}" for line in lines)])
     document = parse_document(text.encode(), "example.yaml")
     try:
-        graph = build_graph(document, load_pipeline(document), Catalog(models), Path())
+        graph = build_graph(
+            document, load_pipeline(document), Catalog(models), Path(), hosts=(HttpHost(host=EXAMPLE_HOST),)
+        )
     except DefinitionError:
         return None  # of a function that the reader has yet to write
     return list(graph.steps.values())[-1].checked.output

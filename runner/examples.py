@@ -14,6 +14,7 @@ _SAMPLES: Mapping[str, str] = {
     "date": "2026-01-31", "time": '"09:30:00"', "datetime": "2026-01-31T09:30:00Z",
     "uuid": "7b0c2f4e-1d3a-4c5b-9e8f-0a1b2c3d4e5f", "json": "{}", "list": "[]", "bytes": "aGVsbG8=",
 }  # fmt: skip
+EXAMPLE_HOST = "api.example.org"
 _FILE = ["file:", "  node: csv.read", "  with: {path: in.csv, columns: {sku: string, price: decimal}}"]
 _BUILT_IN: Mapping[str, list[str]] = {
     "csv.read": _FILE,
@@ -44,6 +45,8 @@ _BUILT_IN: Mapping[str, list[str]] = {
     "gdpr.erase": ["forget:", "  node: gdpr.erase", "  with: {model: Customer, id: 1, retention_period: 30d}"],
     "python.call": [*_FILE, "price:", "  node: python.call", '  with: {function: "shop.prices:price_of"}',
                     "  inputs: {sku: file.rows.0.sku}"],
+    "http.request": ["rates:", "  node: http.request", "  with:", "    url: https://api.example.org/rates",
+                     "    columns: {currency: string, rate: decimal}"],
     "assert": [*_FILE, "enough:", "  node: assert", "  with: {min: 1, message: the file is empty}",
                "  inputs: {value: file.count}"],
     "text.format": [*_FILE, "text:", "  node: text.format", '  with: {template: "{rows} rows were read"}',

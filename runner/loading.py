@@ -123,7 +123,7 @@ def load_document(path: Path, document: Document, texts: Texts | None = None, fo
         others = build_catalog([(each, load_models(each)) for each in theirs], row_security=is_secured)
         return inner, declared, others, file.parent
 
-    graph = build_graph(document, pipeline, catalog, home, other)
+    graph = build_graph(document, pipeline, catalog, home, other, settings.http.hosts)
     if wrong := check_tenant(pipeline, document):
         raise DefinitionError(wrong)
     digest = hashlib.sha256()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
-from schemas.base import Declaration, Duration, Name, Whole
+from schemas.base import Declaration, Duration, Name, Switch, Whole
 
 
 class DatabaseFromEnvironment(Declaration):
@@ -47,6 +47,29 @@ class BackupByCommand(Declaration):
     """Where the file lies, relative to the project; the folder is made."""
     timeout: Duration = timedelta(hours=1)
     """How long it may take; the migration holds its lock meanwhile."""
+
+
+class HttpHost(Declaration):
+    """A host that `http.request` may reach."""
+
+    host: str
+    """Its name, or `name:port` where the port is not the usual one."""
+    private: Switch = False
+    """Whether it may lie in a private network, or be this very machine."""
+    plain: Switch = False
+    """Whether it may be reached without TLS (`http://`)."""
+
+
+def _host(raw: object) -> object:
+    """A name alone is the mapping with `host`."""
+    return {"host": raw} if isinstance(raw, str) else raw
+
+
+class Http(Declaration):
+    """Where requests may go."""
+
+    hosts: tuple[Annotated[HttpHost, BeforeValidator(_host)], ...] = ()
+    """The hosts that `http.request` may reach: names, or `{host: …, private: true, plain: true}`."""
 
 
 class Migrations(Declaration):
@@ -119,6 +142,8 @@ class Settings(Declaration):
     """Places to run, chosen by `-e NAME`."""
     parallel: Annotated[Whole, Field(ge=1, le=256)] = 8
     """How many steps may run at once."""
+    http: Http = Field(default_factory=Http)
+    """Where `http.request` may send requests; nowhere without it."""
     migrations: Migrations = Field(default_factory=Migrations)
     """How `dfrun migrate` behaves."""
     encryption: EncryptionKeys | None = None

@@ -68,6 +68,7 @@ class Warm:
 def serve() -> None:
     import aiosqlite  # noqa: F401
     import asyncpg  # noqa: F401
+    import httpx  # noqa: F401
     import sqlalchemy.dialects.postgresql.asyncpg
     import sqlalchemy.dialects.sqlite.aiosqlite  # noqa: F401
 

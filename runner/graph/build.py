@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from runner.catalog import Catalog
     from runner.source import Document
     from schemas.pipeline import Pipeline, Retry, Secret, Step
+    from schemas.settings import HttpHost
 
 _NO_RETRY = RetryDeclaration(max=0)
 """A loop: its items are tried again, each by itself."""
@@ -55,11 +56,13 @@ def no_files(folder: Path, name: str) -> Parts:
 
 
 def build_graph(
-    document: Document, pipeline: Pipeline, catalog: Catalog, project: Path, files: Files = no_files
-) -> Graph:
-    """The checked graph of a pipeline. Raises `DefinitionError` with every problem of the file, and of the files that
-    its steps name."""
-    return _Builder(files).build(File(document, pipeline, catalog, project))
+    document: Document, pipeline: Pipeline, catalog: Catalog, project: Path, files: Files = no_files,
+    hosts: tuple[HttpHost, ...] = (),
+) -> Graph:  # fmt: skip
+    """The checked graph of a pipeline; `hosts` are those that its requests may go to.
+
+    Raises `DefinitionError` with every problem of the file, and of the files that its steps name."""
+    return _Builder(files).build(File(document, pipeline, catalog, project, hosts=hosts))
 
 
 class _Builder:
@@ -373,7 +376,7 @@ class _Builder:
                 self.problems.append(Problem("DF317", what, place, why, "share one file of models"))
                 return None
         prefix = f"{scope.prefix}{name}."
-        child = File(document, pipeline, catalog, folder, prefix, f"{prefix}params")
+        child = File(document, pipeline, catalog, folder, prefix, f"{prefix}params", file.hosts)
         given = self._parameters(scope, name, child, wires, after, when)
         if given is None:
             return None

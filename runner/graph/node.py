@@ -46,7 +46,7 @@ def node_step(
     except ValueProblem as problem:
         file.report("DF308", (*at, "node"), False, problem.what, problem.why, problem.fix)
         return None
-    subject = Subject(model, file.catalog.models, file.project)
+    subject = Subject(model, file.catalog.models, file.project, file.hosts)
     lacking = missing_extra(kind, step.node)
     if lacking is not None:
         file.warnings.append(replace(lacking, place=file.place((*at, "node"))))

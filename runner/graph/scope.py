@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from runner.catalog import Catalog
     from runner.source import Document
     from schemas.pipeline import Pipeline, Retry, Step
+    from schemas.settings import HttpHost
 
 At = tuple[str | int, ...]
 OWN_ROOTS = ("params", "secrets", "run")
@@ -35,6 +36,7 @@ class File:
     project: Path
     prefix: str = ""
     params: str = "params"
+    hosts: tuple[HttpHost, ...] = ()
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     types: dict[str, ValueType] = field(default_factory=dict)

@@ -70,7 +70,9 @@ class GraphStep:
     def writes(self) -> bool:
         """Whether the step, or one inside it, changes anything."""
         inside = getattr(self.kind, "steps", None)
-        return self.kind.writes if inside is None else any(step.writes for step in inside)
+        if inside is not None:
+            return any(step.writes for step in inside)
+        return self.kind.writes and not self.checked.only_reads
 
     def with_inside(self) -> Iterator[GraphStep]:
         """The step and, of a transaction or a loop, the steps inside it, at any depth."""

@@ -70,6 +70,7 @@ BUILT_IN_KINDS = Shelf(
         "log.info": "log_info",
         "file.find": "file_find",
         "file.move": "file_move",
+        "http.request": "http_request",
         "gdpr.export": "gdpr_export",
         "gdpr.erase": "gdpr_erase",
     }

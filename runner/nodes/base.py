@@ -16,15 +16,18 @@ from schemas.types import ValueType
 
 if TYPE_CHECKING:
     from runner.access import Access
+    from schemas.settings import HttpHost
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a node is about: its model (None for built-in nodes), all models by name, and the project's folder."""
+    """What a node is about: its model (None for built-in nodes), all models by name, the project's folder, the hosts
+    that it may reach."""
 
     model: ModelShape | None
     models: Mapping[str, ModelShape]
     project: Path
+    hosts: tuple[HttpHost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +46,14 @@ class Checked:
 
     `streaming` names the members of the output that readers may take before the step is done (`csv.read`'s rows);
     its other members are there once one reader has seen the stream's end. `external` says that the step acts outside
-    every database.
+    every database, `only_reads` that it changes nothing, though its kind may.
     """
 
     output: ValueType
     parsed: object
     streaming: frozenset[str] = frozenset()
     external: External | None = None
+    only_reads: bool = False
 
 
 class Context(Protocol):

@@ -13,7 +13,7 @@ def is_missing(extra: str) -> bool:
     return any(find_spec(library) is None for library in _LIBRARIES[extra])
 
 
-_LIBRARIES = {"parquet": ("pyarrow",), "transform": ("duckdb", "pyarrow")}
+_LIBRARIES = {"http": ("httpx",), "parquet": ("pyarrow",), "transform": ("duckdb", "pyarrow")}
 
 
 def missing_extra(kind: Kind, node: str) -> Problem | None:

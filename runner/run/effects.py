@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, cast
 
 from runner.data.files import Files
@@ -20,7 +19,7 @@ from runner.errors import Problem, StepError, UndecidedError
 from runner.graph import GraphStep
 from runner.graph.inside import LeftOutError
 from runner.ledger.records import Ledger, Record, StepKey
-from runner.nodes.base import Checked, runs_dry
+from runner.nodes.base import Checked, External, runs_dry
 from runner.run.context import StepContext
 from runner.run.results import LeftOut
 
@@ -70,24 +69,34 @@ class Effects:
         if self.files.is_dry and (checked.external is not None or not runs_dry(step.kind)):
             return self._leave_out(step, checked)
         limit = step.timeout_seconds
-        async with AsyncExitStack() as stack:
-            if limit is not None:
-                grace = CLIENT_GRACE_SECONDS if step.kind.uses_database else 0
-                await stack.enter_async_context(asyncio.timeout(limit + grace))
-            if step.kind.uses_database:
-                return await self._in_transaction(step, checked, context, key, wanted)
-            if checked.external is not None:
-                return await self._outside(step, checked, context, key, wanted)
-            value = await step.kind.run(checked.parsed, context)
-            if self.ledger is None:
-                return value
-            if isinstance(value, Stream):
-                await self._opened(value, key)
-                return value
-            if step.kind.is_repeatable:
-                self.ledger.record_later(key, value, context.rows)
-                return value
-            return await self._recorded(value, context, key, wanted)
+        if limit is not None:
+            limit += CLIENT_GRACE_SECONDS if step.kind.uses_database else 0
+        try:
+            async with asyncio.timeout(limit):
+                return await self._attempt(step, checked, context, key, wanted)
+        except TimeoutError as error:
+            if checked.external is None or self.ledger is None:
+                raise
+            # whoever was asked may have acted all the same
+            raise _unknown(key, checked.external, context, f"it ran longer than its {limit:g} s") from error
+
+    async def _attempt(
+        self, step: GraphStep, checked: Checked, context: StepContext, key: StepKey, wanted: frozenset[str] | None
+    ) -> Value | Stream:
+        if step.kind.uses_database:
+            return await self._in_transaction(step, checked, context, key, wanted)
+        if checked.external is not None:
+            return await self._outside(step, checked, context, key, wanted)
+        value = await step.kind.run(checked.parsed, context)
+        if self.ledger is None:
+            return value
+        if isinstance(value, Stream):
+            await self._opened(value, key)
+            return value
+        if step.kind.is_repeatable:
+            self.ledger.record_later(key, value, context.rows)
+            return value
+        return await self._recorded(value, context, key, wanted)
 
     def _leave_out(self, step: GraphStep, checked: Checked) -> Value:
         """What stands in for an act that a dry run leaves out."""
@@ -185,13 +194,11 @@ class Effects:
             if there.status != "started":
                 return await self._restored(there, context)
             if not checked.external.is_idempotent:
-                raise undecided(key, context.run_id)
+                raise undecided(key, context.run_id, "it was begun, and no answer is recorded")
         try:
             value = await step.kind.run(checked.parsed, context)
         except UndecidedError as error:
-            if checked.external.is_idempotent:
-                raise StepError(error.problem, "transient") from error  # the same key makes another try harmless
-            raise undecided(key, context.run_id) from error
+            raise _unknown(key, checked.external, context, error.problem.what) from error
         except StepError:
             await self.ledger.forget(key)  # it has an answer: it did not work
             raise
@@ -218,9 +225,16 @@ class Effects:
         raise StepError(Problem("DF552", what, None, "", fix), "transient")
 
 
-def undecided(key: StepKey, run_id: str) -> UndecidedError:
+def _unknown(key: StepKey, external: External, context: StepContext, what: str) -> StepError:
+    """What an act without an answer leads to: the same key makes another try harmless, or its user is asked."""
+    if external.is_idempotent:
+        return StepError(Problem("DF554", f"no answer came: {what}", None, "", "it is tried again"), "transient")
+    return undecided(key, context.run_id, what)
+
+
+def undecided(key: StepKey, run_id: str, why: str) -> UndecidedError:
     """The problem of an external step of which nobody knows whether it was done."""
-    what = "nobody knows whether this was done: it was begun, and no answer is recorded"
-    why = "doing it again could do it twice; a step that may be done again says `idempotent: true`"
+    what = f"nobody knows whether this was done: {why}"
+    rule = "doing it again could do it twice; a step that may be done again says `idempotent: true`"
     fix = f"done: dfrun resume {run_id} --mark-done {key.label}; not done: dfrun resume {run_id} --redo {key.label}"
-    return UndecidedError(Problem("DF554", what, None, why, fix))
+    return UndecidedError(Problem("DF554", what, None, rule, fix))

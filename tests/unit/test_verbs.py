@@ -75,6 +75,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("shop")
 def test_the_example_of_a_node_is_valid(told: Any, node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models.yaml").write_text((PROJECT / "models.yaml").read_text())
+    (tmp_path / "dfrun.yaml").write_text("http: {hosts: [api.example.org]}\n")
     example = told("nodes", node).partition("\nexample\n")[2]
     if node in ("Order.upsert", "Order.bulk_upsert"):
         assert "mark one `unique: true`" in example
