@@ -15,7 +15,7 @@ from runner.errors import Problem, StepError
 from runner.features import guard
 from runner.features.base import Scope
 from runner.query import Count, Delete, Insert, Load, Query, Question, Read, RowData, Update, Upsert, row_with
-from runner.sql.scoping import ScopedSession, UnscopedError
+from runner.sql.scoping import CROSSES, ScopedSession, UnscopedError
 from runner.sql.statements import conflict_rows, misfits, own_statement, statement
 from runner.sql.updates import parts_by_field
 from schemas.filters import Compare, Order
@@ -53,6 +53,12 @@ class Access:
         if self._recorder is None or "audit_log" not in model.features:
             return 0
         return await self._recorder.empty(model, keys)
+
+    async def say(self, action: str, about: str, details: dict[str, str]) -> None:
+        """Put something that a step may do, and that is no change of a row, into the trail of changes, if there is
+        one."""
+        if self._recorder is not None:
+            await self._recorder.note(action, about, details)
 
     def _guard(self, query: Query) -> Query:
         """The query as its model's features want it asked."""
@@ -191,15 +197,20 @@ class Access:
 
     async def ask_sql(
         self, sql: SqlText, values: Mapping[str, object], kinds: Mapping[str, ValueType],
-        columns: Mapping[str, ValueType] | None,
+        columns: Mapping[str, ValueType] | None, crosses: Sequence[str] = (),
     ) -> tuple[tuple[str, ...], AsyncIterator[list[tuple[object, ...]]]]:  # fmt: skip
-        """The columns and the rows of a user's own statement, which no feature guards: its node says who may."""
-        return await self._session.ask(own_statement(sql, values, kinds, columns))
+        """The columns and the rows of a user's own statement, which no feature guards: its node says who may. crosses:
+        tables of tenants that it may reach across all of them."""
+        statement = own_statement(sql, values, kinds, columns)
+        return await self._session.ask(statement.execution_options(**{CROSSES: tuple(crosses)}))
 
-    async def execute_sql(self, sql: SqlText, values: Mapping[str, object], kinds: Mapping[str, ValueType]) -> int:
+    async def execute_sql(
+        self, sql: SqlText, values: Mapping[str, object], kinds: Mapping[str, ValueType], crosses: Sequence[str] = ()
+    ) -> int:
         """How many rows a user's own statement changed."""
         await self._record()
-        return await self._session.execute(own_statement(sql, values, kinds))
+        statement = own_statement(sql, values, kinds)
+        return await self._session.execute(statement.execution_options(**{CROSSES: tuple(crosses)}))
 
     async def _fetch(self, guarded: Query) -> list[tuple[object, ...]]:
         table = self._session.table(guarded.model)

@@ -82,15 +82,31 @@ def refuse_without(tenant: str | None, plan: Plan) -> None:
         raise DefinitionError(problems)
 
 
+def refuse_crossing(plan: Plan, *, is_allowed: bool, is_recorded: bool) -> None:
+    """Raises `DefinitionError` DF437 for each statement across all tenants when the run is not allowed to, or leaves no
+    record of it."""
+    every = [step for planned in plan.steps.values() for step in planned.step.with_inside()]
+    crossing = [step for step in every if getattr(step.checked.parsed, "crosses", ())]
+    if is_allowed and is_recorded:
+        return
+    why = "whoever starts the run says so, too" if is_recorded else "it must be on record, and `ledger: off` keeps none"
+    fix = "dfrun run FILE --allow-cross-tenant" if is_recorded else "ledger: on"
+    problems = [
+        Problem("DF437", f"{step.id}: reaches the rows of all tenants", step.place, why, fix) for step in crossing
+    ]
+    if problems:
+        raise DefinitionError(problems)
+
+
 def _tenanted(step: GraphStep) -> str | None:
     """A model whose rows a step can meet and that belong to tenants: its own, one that a statement names, or one to
     which references lead."""
     if step.subject.model is not None:
         return step.subject.model.name if step.subject.model.is_tenanted else None
     sql = getattr(step.checked.parsed, "sql", None)
-    words = {*sql.words, *sql.quoted} if isinstance(sql, SqlText) else set()
+    tables = sql.tables if isinstance(sql, SqlText) and not step.checked.parsed.crosses else frozenset()  # type: ignore[attr-defined]
     every = step.node.startswith("gdpr.")
-    return next((m.name for m in step.subject.models.values() if m.is_tenanted and (every or m.table in words)), None)
+    return next((m.name for m in step.subject.models.values() if m.is_tenanted and (every or m.table in tables)), None)
 
 
 def actor_of(environment: Mapping[str, str]) -> str:

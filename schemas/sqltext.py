@@ -7,12 +7,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from schemas.sqltables import Kind, tables_in
 from schemas.types import ValueProblem
 
 _TOKEN = re.compile(
     r"""(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<dollar>\$(?P<tag>[A-Za-z_]\w*)?\$.*?\$(?P=tag)?\$)|(?P<string>[eE]'(?:''|\\.|[^'\\])*'|'(?:''|[^'])*')
     |(?P<escaped>[uU]&['"])|(?P<quoted>"(?:""|[^"])*"|`[^`]*`)|(?P<cast>::)|(?P<place>:[A-Za-z_]\w*)|(?P<word>[A-Za-z_][\w$]*)|(?P<end>;)
-    |(?P<open>['"]|/\*)""",
+    |(?P<mark>[(),.])|(?P<open>['"]|/\*)""",
     re.S | re.X,
 )
 _CONTROLS = {
@@ -27,13 +28,14 @@ _READS = {"select", "with", "values", "table", "explain"}
 @dataclass(frozen=True, slots=True)
 class SqlText:
     """One statement: `text` as SQLAlchemy's `text()` reads it (colons that are no places are escaped), the names of its
-    places in order, its words in lower case, strings and comments left out, and the names that it quotes, as they
-    are."""
+    places in order, its words in lower case, strings and comments left out, the names that it quotes, as they are, and
+    the tables that it may read or write, in lower case."""
 
     text: str
     names: tuple[str, ...]
     words: tuple[str, ...]
     quoted: tuple[str, ...] = ()
+    tables: frozenset[str] = frozenset()
 
 
 def read_sql(raw: object) -> SqlText:
@@ -45,7 +47,7 @@ def read_sql(raw: object) -> SqlText:
     parts: list[str] = []
     names: dict[str, None] = {}
     words: list[str] = []
-    quoted: list[str] = []
+    tokens: list[tuple[Kind, str]] = []
     at = 0
     for found in _TOKEN.finditer(text):
         parts.append(text[at : found.start()].replace(":", r"\:"))
@@ -67,8 +69,15 @@ def read_sql(raw: object) -> SqlText:
             continue
         if found["word"]:
             words.append(token.lower())
-        if found["quoted"]:
-            quoted.append(token[1:-1].replace('""', '"'))
+            tokens.append(("word", token.lower()))
+        elif found["quoted"]:
+            tokens.append(("quoted", token[1:-1].replace('""', '"')))
+        elif found["string"]:
+            tokens.append(("string", token[token.index("'") + 1 : -1].replace("''", "'")))
+        elif found["dollar"]:
+            tokens.append(("string", token.strip("$")))
+        elif found["mark"]:
+            tokens.append(("mark", token))
         parts.append(token.replace(":", r"\:"))
     parts.append(text[at:].replace(":", r"\:"))
     if not words:
@@ -76,7 +85,8 @@ def read_sql(raw: object) -> SqlText:
     if words[0] in _CONTROLS:
         why = "every step has a transaction of its own, which the program begins and ends"
         raise ValueProblem(f"{words[0].upper()} is not for a step", kind="shape", why=why, fix="remove it")
-    return SqlText("".join(parts), tuple(names), tuple(words), tuple(quoted))
+    quoted = tuple(text for kind, text in tokens if kind == "quoted")
+    return SqlText("".join(parts), tuple(names), tuple(words), quoted, tables_in(tokens))
 
 
 def writes(sql: SqlText) -> str:

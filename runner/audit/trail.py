@@ -150,12 +150,11 @@ class Recorder:
             await self._session.execute(sa.insert(ROW).values(said))
         return emptied
 
-    async def say(self, action: str, about: str, details: dict[str, str]) -> str | None:
-        """Chain on something that a user decided about a run, and gives the head. about: a step of the run."""
+    async def note(self, action: str, about: str, details: dict[str, str]) -> None:
+        """Record what is no change of a row: what a user decided about a step, or what a step may do."""
         await self.begin()
         said = {"entry": self._entry, "model": RUN, "key": json.dumps(about, ensure_ascii=False), "action": action}
         await self._session.execute(sa.insert(ROW).values(said | {"after": json.dumps(details, ensure_ascii=False)}))
-        return await self.seal()
 
     async def _digest(self, entry: str) -> tuple[int, str]:
         """How many rows the entry has, and their digest; they come after those that were there when it began."""

@@ -183,18 +183,21 @@ def _nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 @click.option("--tenant", metavar="NAME", help="whose rows it reads and writes")
 @click.option("--run-id", metavar="ID", help="the run's name; one is made without it")
 @click.option("--idempotency-key", metavar="KEY", help="a second run with this key gives the first one's result")
+@click.option(
+    "--allow-cross-tenant", is_flag=True, help="statements with cross_tenant may reach the rows of all tenants"
+)
 @_output_options
 def run(
     file: Path, parameters: tuple[str, ...], parameters_file: Path | None, database: str | None,
     environment: str | None, only: tuple[str, ...], tenant: str | None, run_id: str | None,
-    idempotency_key: str | None, dry_run: bool, **shown: Any,
+    idempotency_key: str | None, dry_run: bool, allow_cross_tenant: bool, **shown: Any,
 ) -> None:  # fmt: skip
     """Check a pipeline and its tables, then run it."""
     from runner import api
 
     options = api.RunOptions(
         parameters, parameters_file, database, environment, only, run_id, tenant, idempotency_key=idempotency_key,
-        dry_run=dry_run,
+        dry_run=dry_run, allow_cross_tenant=allow_cross_tenant,
     )  # fmt: skip
     _conduct(lambda told, started: api.run_file(file, told, started), options, **shown)
 

@@ -29,6 +29,7 @@ from runner.graph.scope import At, File, Scope, roots_in
 from runner.graph.shapes import Graph, GraphStep, Phase, Upstream
 from runner.graph.transaction import Transaction
 from runner.graph.undo import Undos
+from runner.graph.whole import lost_rejects, unknown_columns
 from runner.graph.wires import Wire, afters_of, condition_of, link_at, wires_of
 from runner.nodes.base import Subject
 from runner.ports import Link
@@ -87,7 +88,8 @@ class _Builder:
             undoes = self.undos.chosen(scope, failure.undo)
             self._phase(scope, failure.steps, ("on_failure", "steps"), "failure")
             self._phase(scope, file.pipeline.finally_, ("finally",), "finally")
-            self._check_rejects(file, outputs)
+            self.problems += lost_rejects(file, self.steps, outputs)
+            self.warnings += unknown_columns(file, self.steps, outputs)
         if self.problems:
             raise DefinitionError(self.problems)
         pipeline = file.pipeline
@@ -425,26 +427,6 @@ class _Builder:
                 continue
             links[name] = link
         return links
-
-    def _check_rejects(self, file: File, outputs: Mapping[str, Link]) -> None:
-        """Rows that are set aside go somewhere, or their number is bounded: none vanishes without a word."""
-        steps = [inner for step in self.steps.values() for inner in step.with_inside()]
-        read = {link.source[:2] for step in steps for link in step.reads}
-        read |= {link.source[:2] for link in outputs.values()}
-        for step in steps:
-            read |= {link.source[:2] for link in getattr(step.kind, "outputs", {}).values()}
-        for step in steps:
-            gives = step.checked.output.fields or {}
-            if isinstance(step.kind, (Door, Parameters, Transaction)) or "rejects" not in gives:
-                continue
-            if (step.id, "rejects") not in read and "max_rejects" not in step.arguments:
-                name = step.id.rpartition(".")[2]
-                place = step.place
-                if "." not in step.id:
-                    place = file.place(("steps", name, "with", "rejects"))
-                what, why = f"the rejects of {name!r} go nowhere", "rows that are set aside must be seen by someone"
-                fix = f"connect {name}.rejects to a csv.write, or set max_rejects"
-                self.problems.append(Problem("DF314", what, place, why, fix))
 
     def _report(self, scope: Scope, code: str, at: At, what: str, why: str = "", fix: str = "") -> None:
         scope.file.report(code, at, True, what, why, fix)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from runner.nodes.base import Checked, Context, Subject
-from runner.nodes.sql_query import SQL, TYPES, Statement, read_statement, sql_ports
+from runner.nodes.sql_query import CROSS_TENANT, SQL, TYPES, Statement, note_crossing, read_statement, sql_ports
 from schemas.nodes import Port
 from schemas.sqltext import writes
 from schemas.types import ValueProblem, ValueType
@@ -21,7 +21,7 @@ class SqlExecute:
     is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
-        return sql_ports((SQL, TYPES), arguments)
+        return sql_ports((SQL, TYPES, CROSS_TENANT), arguments)
 
     def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
         statement = read_statement(arguments, subject)
@@ -31,7 +31,9 @@ class SqlExecute:
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
         assert isinstance(parsed, Statement)
-        count = max(0, await context.access.execute_sql(parsed.sql, parsed.values, parsed.kinds))
+        await note_crossing(parsed, context)
+        count = await context.access.execute_sql(parsed.sql, parsed.values, parsed.kinds, parsed.crosses)
+        count = max(0, count)
         context.progress(count)
         return {"count": count}
 

@@ -25,16 +25,22 @@ _ASKS = {"ts_stat", "ts_rewrite", "crosstab", "connectby", "xpath_table", "dblin
 _ASKS_ENDINGS = ("_to_xml", "_to_xmlschema", "_to_xml_and_xmlschema")
 """Functions of PostgreSQL that run a text which they are given."""
 _OF_ROWS = ("select", "with", "values", "table", "insert", "update", "delete", "merge")
+CROSS_TENANT = Port(
+    "cross_tenant", ValueType("boolean"), default=False, literal=True,
+    help="it may name tables of tenants; the run must be allowed to (--allow-cross-tenant)",
+)  # fmt: skip
 ONE_ROW = Port("one_row", ValueType("boolean"), default=False, literal=True, help="the value is the one row, not rows")
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement with what goes into its places, each with its type (`any`: as it comes)."""
+    """A statement with what goes into its places, each with its type (`any`: as it comes). crosses: the tables of
+    tenants that it reaches across all of them."""
 
     sql: SqlText
     values: Mapping[str, object]
     kinds: Mapping[str, ValueType]
+    crosses: tuple[str, ...] = ()
     columns: Mapping[str, ValueType] | None = None
     is_one_row: bool = False
 
@@ -54,7 +60,7 @@ def sql_ports(own: tuple[Port, ...], arguments: Mapping[str, object]) -> dict[st
 def read_statement(arguments: Mapping[str, object], subject: Subject) -> Statement:
     """The statement and its values. Raises `ValueProblem`."""
     sql = read_under("sql", lambda: read_sql(arguments["sql"]))
-    _refuse_tenants(sql, subject)
+    crosses = _refuse_tenants(sql, subject, read_switch(arguments, "cross_tenant"))
     declared = read_under("types", lambda: declared_types(arguments["types"])) if "types" in arguments else {}
     for name in declared:
         if name not in sql.names:
@@ -72,20 +78,25 @@ def read_statement(arguments: Mapping[str, object], subject: Subject) -> Stateme
             fix = f"types: {{{name}: {{type: decimal, precision: 12, scale: 2}}}}"
             raise ValueProblem(f"the scale of {name!r} is not declared", (name,), kind="shape", why=why, fix=fix)
         values[name] = read_under(name, lambda name=name, raw=raw: parse_value(kinds[name], raw))  # type: ignore[misc]
-    return Statement(sql, values, kinds)
+    return Statement(sql, values, kinds, crosses)
 
 
-def _refuse_tenants(sql: SqlText, subject: Subject) -> None:
-    """Refuse what could reach the rows of other tenants. Where the database keeps them apart itself, their tables may
-    be named; what dfrun keeps beside them, and what could change who is bound by the policies, may not."""
+def _refuse_tenants(sql: SqlText, subject: Subject, is_cross_tenant: bool) -> tuple[str, ...]:
+    """Refuse what could reach the rows of other tenants; gives the tables of which the author says that it shall. Where
+    the database keeps tenants apart itself, their tables may be named; what dfrun keeps beside them, and what could
+    change who is bound by the policies, may not."""
     tenanted = [model for model in subject.models.values() if model.is_tenanted]
+    crosses = tuple(model.table for model in tenanted if not model.is_row_secured and model.table in sql.tables)
+    if is_cross_tenant and not crosses:
+        why = "it names no table of tenants, or the database keeps them apart itself"
+        raise ValueProblem("there is nothing to cross", ("cross_tenant",), kind="shape", why=why, fix="leave it out")
     if not tenanted:
-        return
+        return ()
     named = {*sql.words, *(name.lower() for name in sql.quoted)}
     for model in tenanted:
-        if not model.is_row_secured and model.table in named:
+        if model.table in crosses and not is_cross_tenant:
             why = "a text of your own carries no tenant, so it would reach the rows of all of them"
-            fix = f"use the nodes of {model.name}, or tenancy: database in dfrun.yaml"
+            fix = f"use the nodes of {model.name}, tenancy: database in dfrun.yaml, or cross_tenant: true"
             raise ValueProblem(f"{model.table!r} is a table of tenants", ("sql",), kind="shape", why=why, fix=fix)
     for name in sorted(named):
         if name.startswith(("dfrun", "_dfrun")):
@@ -98,6 +109,13 @@ def _refuse_tenants(sql: SqlText, subject: Subject) -> None:
         why = "policies are about rows: they hold for no other statement"
         fix = "one of: " + ", ".join(word.upper() for word in _OF_ROWS)
         raise ValueProblem(f"{sql.words[0].upper()} is not for a step", ("sql",), kind="shape", why=why, fix=fix)
+    return crosses
+
+
+async def note_crossing(statement: Statement, context: Context) -> None:
+    """Put it into the trail of changes that a statement reaches the rows of all tenants."""
+    if statement.crosses:
+        await context.access.say("cross_tenant", context.step_id, {"tables": ", ".join(statement.crosses)})
 
 
 class SqlQuery:
@@ -110,7 +128,7 @@ class SqlQuery:
     is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
-        return sql_ports((SQL, COLUMNS, TYPES, ONE_ROW), arguments)
+        return sql_ports((SQL, COLUMNS, TYPES, ONE_ROW, CROSS_TENANT), arguments)
 
     def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
         from dataclasses import replace
@@ -130,7 +148,10 @@ class SqlQuery:
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
         assert isinstance(parsed, Statement)
-        names, batches = await context.access.ask_sql(parsed.sql, parsed.values, parsed.kinds, parsed.columns)
+        await note_crossing(parsed, context)
+        names, batches = await context.access.ask_sql(
+            parsed.sql, parsed.values, parsed.kinds, parsed.columns, parsed.crosses
+        )
         if parsed.columns is not None and set(names) != set(parsed.columns):
             what = f"the statement gives {', '.join(names)}; declared are {', '.join(parsed.columns)}"
             raise StepError(Problem("DF563", what, None, "", "name the columns in the statement: select price as cost"))

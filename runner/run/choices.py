@@ -23,6 +23,8 @@ class RunOptions:
     emit: Callable[[Event], None] = field(default=lambda event: None)
     idempotency_key: str | None = None
     dry_run: bool = False
+    allow_cross_tenant: bool = False
+    """Statements of the pipeline's own may reach the rows of all tenants, where they say so."""
 
 
 @dataclass(frozen=True, slots=True)

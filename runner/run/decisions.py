@@ -151,7 +151,9 @@ async def _leave(ledger: Ledger, loaded: Loaded, scope: Scope, label: str, reaso
         from runner.audit.trail import Recorder as Trail
 
         if is_audited:
-            await Trail(session, scope).say("skip_undo", label, {"reason": reason})
+            trail = Trail(session, scope)
+            await trail.note("skip_undo", label, {"reason": reason})
+            await trail.seal()
 
     key = _key_of(label, "undo")
     if key in ledger.records:  # it was begun, and nobody knows what came of it

@@ -53,7 +53,7 @@ from runner.run.executor import Executor
 from runner.run.identity import check_run_id, new_run_id
 from runner.run.results import RunResult, StepResult
 from runner.run.saga import MARK, mark
-from runner.tenants import actor_of, choose_tenant, refuse_without
+from runner.tenants import actor_of, choose_tenant, refuse_crossing, refuse_without
 
 if TYPE_CHECKING:
     from runner.data.files import Files
@@ -77,6 +77,7 @@ async def start(loaded: Loaded, options: RunOptions, started: Started) -> RunRes
     secrets = read_secrets(loaded.graph.secrets, loaded.project)
     tenant = choose_tenant(loaded.pipeline, loaded.document, options.tenant, values, os.environ)
     refuse_without(tenant, plan)
+    refuse_crossing(plan, is_allowed=options.allow_cross_tenant, is_recorded=loaded.pipeline.ledger == "on")
     run_id = check_run_id(options.run_id) if options.run_id else new_run_id()
     now = datetime.now(UTC)
     target = choose_database(options.database, loaded.settings, options.environment, loaded.project)
@@ -96,7 +97,7 @@ async def start(loaded: Loaded, options: RunOptions, started: Started) -> RunRes
         seals = Seals(run_id, vault)
         given = encode({"params": values, "only": list(options.only)})
         params = seals.close_text(encode(values), "inputs") if vault else values
-        inputs = encode({"params": params, "only": list(options.only)})
+        inputs = encode({"params": params, "only": list(options.only), "cross_tenant": options.allow_cross_tenant})
         new = NewRun(
             run_id, plan.name, tenant or "", str(loaded.home), definition_of(loaded), loaded.identity, inputs,
             seals.digest(given), now, options.idempotency_key,
@@ -202,6 +203,7 @@ async def resume(run_id: str, options: RunOptions, decisions: Decisions, started
     kept = cast("dict[str, Any]", decode(row.inputs))
     _check_extras(loaded)
     plan = build_plan(loaded.graph, loaded.identity, kept["only"])
+    refuse_crossing(plan, is_allowed=kept.get("cross_tenant", False), is_recorded=True)
     seals, vault = _unseal(kept, loaded, run_id)
     values = recorded_parameters(loaded.pipeline, kept["params"], loaded.document)
     secrets = read_secrets(loaded.graph.secrets, loaded.project)

@@ -18,6 +18,7 @@ from sqlalchemy.sql.selectable import Alias, FromClause, Join, Select
 from runner.dialects.base import Session
 from runner.sql.filters import Database
 from schemas.shapes import TENANT, ModelShape
+from schemas.sqltext import read_sql
 
 
 class UnscopedError(AssertionError):
@@ -113,6 +114,11 @@ def _is_tenant(value: object, tenant: str | None) -> bool:
     return bool(tenant) and isinstance(given, str) and given == tenant
 
 
+_OWN_NAMES = re.compile(r"\b_?dfrun_[a-z_]+\b|\bdfrun\"?\s*\.(?!tenant\b)", re.I)
+CROSSES = "dfrun_crosses"
+"""The execution option that names the tables of tenants which a text may reach across all of them."""
+
+
 class ScopedSession:
     """A session that sends nothing beyond its tenant. What goes by the driver itself is checked where it is loaded."""
 
@@ -120,8 +126,7 @@ class ScopedSession:
         self._session = session
         self._tenant = tenant
         # where the database keeps tenants apart itself, a text may name their tables
-        tables = [re.escape(model.table) for model in models if model.is_tenanted and not model.is_row_secured]
-        self._names = re.compile(rf"\b({'|'.join([*tables, '_?dfrun_[a-z_]+'])})\b|\bdfrun\"?\s*\.(?!tenant\b)", re.I)
+        self._tables = {model.table for model in models if model.is_tenanted and not model.is_row_secured}
         self.database: Database = session.database
 
     def table(self, model: ModelShape) -> sa.Table:
@@ -135,7 +140,13 @@ class ScopedSession:
     def _look(self, statement: Executable) -> None:
         if not isinstance(statement, (sa.TextClause, sa.TextualSelect)):
             refuse_unscoped(statement, self._tenant)
-        elif found := self._names.search(str(statement)):
+            return
+        text = str(statement)
+        meant = statement.get_execution_options().get(CROSSES, ())
+        named = sorted((read_sql(text).tables & self._tables) - {*meant})
+        if named:
+            raise UnscopedError(f"a text names {named[0]}, quoted or plain")
+        if found := _OWN_NAMES.search(text):
             raise UnscopedError(f"a text names {found[0]}, in a string or quoted or plain")
 
     async def fetch(self, statement: Executable) -> list[tuple[object, ...]]:

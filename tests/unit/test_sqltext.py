@@ -63,3 +63,40 @@ def test_what_no_step_may_say_is_refused(text: str, what: str) -> None:
 )
 def test_a_write_is_told_from_a_reading(text: str, word: str) -> None:
     assert writes(read_sql(text)) == word
+
+
+@pytest.mark.parametrize(
+    ("text", "tables"),
+    [
+        ("select a, b from t order by a, customer", "t"),
+        ("select customer.a, customer from t as customer group by customer", "t"),
+        ("select a from t, customer c, (select 1 from u, v) d where x = customer", "t customer u v"),
+        (
+            "select a from t join customer using (a, b) left join (u cross join v) on f(a, w) , x",
+            "t customer a b u v x",
+        ),
+        ("select a from public.customer, main . t", "public customer main t"),
+        ("select a from only customer, lateral (select b from u) w", "customer u"),
+        ("select a from/* x */customer -- t", "customer"),
+        ("select 'customer', a from t where b in ('customer', c) and d in u", "t u"),
+        ("select a from 'customer'", "customer"),
+        ('select "customer" from t', "customer t"),
+        ("select a from [customer]", "customer"),
+        ("select a from t union all select b from u where exists (table v)", "t u v"),
+        ("with w as (select a from t) select a from w for update of t", "w t"),
+        ("select extract(day from a), customer from t", "a t"),
+        ("insert into t (a, customer) select a, b from u on conflict (customer) do update set a = 1", "t u"),
+        ("insert or replace into t values (1)", "t"),
+        ("update or replace customer set a = 1, t = 2 from u", "customer u"),
+        ("update only customer set a = 1", "customer"),
+        ("delete from t using customer, u where a = 1 returning a, v", "t customer u"),
+        ("merge into t using customer on a = b when matched then delete", "t customer"),
+        ("select run('delete from customer') from t where a = 'customer'", "t delete from customer"),
+        ("do $$ begin delete from customer; end $$", "do begin delete from customer end"),
+        ("select f(a, 'customer'), 'u' from t where b in ('v')", "t customer"),
+        ("create index i on customer (a)", "create index i on customer a"),
+        ("explain select a from t", "explain select a from t"),
+    ],
+)
+def test_the_tables_of_a_statement_are_told_from_its_other_names(text: str, tables: str) -> None:
+    assert read_sql(text).tables == set(tables.split())
