@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -22,7 +22,7 @@ from runner.migrate.connection import Live, connect
 from runner.migrate.filebackup import back_up
 from runner.migrate.gate import Gate
 from runner.migrate.history import Meta, Migration, Recorded
-from runner.migrate.lock import LockError, held, is_held, queue
+from runner.migrate.lock import held, is_held, queue
 from runner.migrate.metrics import Metrics, metrics_of
 from runner.migrate.plan import MigrationPlan, PlanFile
 from runner.migrate.planner import Goal, State, build_plan, meta_after, read_state, wanted_snapshot
@@ -35,6 +35,7 @@ from runner.migrate.step import Backup, Phase, step_from
 from runner.migrate.trash import Kept, list_kept, purge
 from runner.migrate.wanted import Wanted
 from runner.migrate.webhook import tell
+from runner.migrate.writer import writing
 from runner.migrate.written import Written
 
 Confirm = Callable[[MigrationPlan], frozenset[str] | None]
@@ -268,11 +269,11 @@ class Migrator:
         self, shown: MigrationPlan, goal_of: Any, kind: str, rolls_back: Target | None = None
     ) -> Outcome:
         started = time.monotonic()
-        async with connect(self.engine) as live:
-            await _writing(live, history.create(live))
+        async with writing(), connect(self.engine) as live:
+            await history.create(live)
             await live.execute("PRAGMA foreign_keys=OFF")
             try:
-                await _writing(live, live.execute("BEGIN IMMEDIATE"))
+                await live.execute("BEGIN IMMEDIATE")
                 waited = round((time.monotonic() - started) * 1000)
                 recorded = await history.recorded(live)
                 goal = await goal_of(live, recorded)
@@ -314,9 +315,11 @@ class Migrator:
     async def _write_failed(
         self, live: Live, plan: MigrationPlan, kind: str, recorded: Recorded, started: float, error: MigrationError
     ) -> None:
-        async with live.transaction():
-            number = await self._begin(live, plan, kind, recorded.meta, 0)
-            await history.finish(live, number, "failed", started, error=error.problems[0].what)
+        number = 0
+        with suppress(DBAPIError):  # no room for this row, either: what went wrong is told all the same
+            async with live.transaction():
+                number = await self._begin(live, plan, kind, recorded.meta, 0)
+                await history.finish(live, number, "failed", started, error=error.problems[0].what)
         await self._tell("failed", plan, round((time.monotonic() - started) * 1000), number)
 
     async def plan_rollback(self, number: int | None = None, allow: frozenset[str] = frozenset()) -> Rollback:
@@ -390,7 +393,8 @@ class Migrator:
     @asynccontextmanager
     async def _alone(self, live: Live) -> AsyncIterator[None]:
         """While no other migration runs, with the ledger in place."""
-        await _writing(live, history.create(live))
+        async with writing():
+            await history.create(live)
         if live.database == "sqlite":
             yield
             return
@@ -455,24 +459,6 @@ def _foreign(state: State, plan: MigrationPlan) -> frozenset[Key]:
     mapped = {(kind, tables.get(table, table), name) for kind, table, name in state.foreign}
     # what was made by hand and is reverted now is part of the plan
     return (state.foreign | mapped) - plan.before.items.keys()
-
-
-async def _writing(live: Live, work: Any) -> None:
-    """Wait for SQLite's one writer. Raises `LockError` when it does not come."""
-    try:
-        await work
-    except DBAPIError as error:
-        name = str(getattr(error.orig, "sqlite_errorname", ""))
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            what = "another process is writing the database file"
-            raise LockError(Problem("DF615", what, None, "", "try again when it is done")) from error
-        if name.startswith(("SQLITE_READONLY", "SQLITE_FULL", "SQLITE_IOERR")):
-            from runner.dialects.errors import step_error
-
-            raise TablesError(
-                Problem("DF621", step_error(error, {}).problem.what, None, "nothing was changed")
-            ) from error
-        raise
 
 
 def _refuse_stale(file: PlanFile, plan: MigrationPlan) -> None:

@@ -12,7 +12,7 @@ from runner.migrate.postgresql import add_constraint, column_text, literal, quot
 from runner.migrate.recipes import Situation, cut
 from runner.migrate.rules_postgresql import RuleRecipes, cast_of, given, key_of
 from runner.migrate.snapshot import OWN, Facts
-from runner.migrate.step import Backup, Batch, Probe, Step
+from runner.migrate.step import Backup, Batch, Mode, Probe, Step
 
 _VOLATILE = re.compile(r"gen_random_uuid|uuidv[47]|clock_timestamp|random\(|nextval|timeofday")
 _BATCH_ROWS, _PAUSE_MS = 5_000, 0
@@ -218,7 +218,9 @@ class Recipes(RuleRecipes):
             return
         old = given(change.before).get("default")
         undo = self._column_action(change, f"SET DEFAULT {old}" if old else "DROP DEFAULT")
-        sql = [self._column_action(change, f"SET DEFAULT {given(change.after)['default']}")]
+        new = given(change.after)["default"]
+        plain = [self._column_action(change, f"SET DEFAULT {new}")]
+        sql = self._own_sequence(change) if new == "nextval(owned)" else plain
         yield self.s.step(change, "set_default", "expand", 55, "brief", sql, [undo])
 
     def _drop_default(self, change: Change) -> Iterator[Step]:
@@ -255,9 +257,21 @@ class Recipes(RuleRecipes):
     def _drop_identity(self, change: Change) -> Iterator[Step]:
         sql = [self._column_action(change, "DROP IDENTITY")]
         default = given(change.after).get("default")
-        if default:
+        if default == "nextval(owned)":
+            sql += self._own_sequence(change)
+        elif default:
             sql.append(self._column_action(change, f"SET DEFAULT {default}"))
         yield self.s.step(change, "drop_identity", "contract", 49, "brief", sql)
+
+    def _own_sequence(self, change: Change) -> list[str]:
+        """A sequence of the column's own, as serial has it; it goes on after the largest value."""
+        table, column = quoted(change.table), quoted(change.name)
+        sequence = quoted(cut(f"{change.table}_{change.name}_seq"))
+        return [
+            f"CREATE SEQUENCE {sequence} OWNED BY {table}.{column}",
+            self._column_action(change, f"SET DEFAULT nextval({literal(sequence)})"),
+            f"SELECT setval({literal(sequence)}, coalesce(max({column}), 0) + 1, false) FROM {table}",
+        ]
 
     def _set_not_null(self, change: Change) -> Iterator[Step]:
         def build(table: str, columns: Sequence[str]) -> str:
@@ -309,9 +323,10 @@ def backfill_step(situation: Situation, change: Change, rule: str, batch: Batch)
     from dataclasses import replace
 
     sql = f"UPDATE {quoted(batch.table)} SET {batch.assignments} WHERE ({batch.where})"
-    step = situation.step(change, rule, "backfill", 45, "batches", [sql], label=f"fill {change.op}",
+    mode: Mode = "batches" if batch.key else "alone"
+    step = situation.step(change, rule, "backfill", 45, mode, [sql], label=f"fill {change.op}",
                           locks={change.table: "ROW EXCLUSIVE"})  # fmt: skip
-    return replace(step, batch=batch)
+    return replace(step, batch=batch) if batch.key else step
 
 
 def _calls(definition: str) -> str:

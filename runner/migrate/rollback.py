@@ -17,6 +17,7 @@ from runner.migrate.history import Meta, Migration, Recorded
 from runner.migrate.plan import MigrationPlan
 from runner.migrate.recipes import Situation
 from runner.migrate.renames import inverse
+from runner.migrate.rules_postgresql import key_of
 from runner.migrate.snapshot import Facts, Snapshot
 from runner.migrate.step import Backup, Step, step_from
 from runner.migrate.wanted import Wanted
@@ -124,18 +125,25 @@ def restore_steps(backups: Sequence[Backup], changes: Sequence[Change], s: Situa
         seen.add(at)
         if ("column", *at) not in s.want.items or ("column", *at) not in s.have.items:
             continue
+        if not _keys(backup, s):
+            continue  # nobody can say which value is whose: `losses` tells it
         change = Change("restore_values", *at)
         sql = _put_back(backup, typed.get(at), s)
         found.append(s.step(change, "restore_values", "contract", 51, "alone", [sql]))
     return found
 
 
+def _keys(backup: Backup, s: Situation) -> list[str]:
+    """The columns by which a kept value finds its row: the key, where it was kept beside the value."""
+    kept = s.live.of("column", backup.kept)
+    key = key_of(s, backup.table)
+    return [name for name in key if name in kept and name != backup.name] if set(key) <= kept.keys() else []
+
+
 def _put_back(backup: Backup, change: Change | None, s: Situation) -> str:
     quote = sqltext.quoted if s.database == "sqlite" else postgresql.quoted
     table, kept, name = quote(backup.table), quote(backup.kept), quote(backup.name)
-    keys = [quote(c) for c in s.live.of("column", backup.kept) if c != backup.name]
-    keys = [k for k in keys if k in map(quote, s.have.of("column", backup.table))]
-    same = " AND ".join(f"t.{key} = b.{key}" for key in keys)
+    same = " AND ".join(f"t.{quote(key)} = b.{quote(key)}" for key in _keys(backup, s))
     differs = "IS NOT" if s.database == "sqlite" else "IS DISTINCT FROM"
     where = f"{same} AND t.{name} {differs} b.{name}"
     if change is not None:
@@ -183,8 +191,9 @@ async def losses(live: Live, plan: MigrationPlan, target: Target) -> tuple[Loss,
             rows = await _count(live, f"SELECT count(*) FROM {quote(table)}")
             lost = f"{rows} row{'' if rows == 1 else 's'} of {table} go to the trash" if rows else ""
         elif op in ("change_type", "narrow_type"):
-            is_kept = any(b.kind == "shadow" and (b.table, b.name) == (table, name) for b in target.backups)
-            lost = "" if is_kept else f"{subject} is converted back; no values were kept"
+            lost = "" if f"restore_values:{subject}" in plan.changes else (
+                f"{subject} is converted back; no values were kept that are known by a key"
+            )  # fmt: skip
         found.append(Loss(change, "with_loss" if lost else "exact", lost))
     found += [Loss(problem.what, "no", problem.what) for problem in plan.blocked]
     for migration in target.migrations:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from proxy import Cut, Proxy
 
+from runner.dialects import session
 from runner.dialects.session import open_engine
 from runner.errors import DfrunError
 from runner.migrate.gate import Gate
@@ -50,3 +52,28 @@ def test_a_connection_that_breaks_leaves_what_can_be_gone_on_with(
     assert asyncio.run(end()) == "applied"
     assert direct.plan(AFTER).steps == ()
     assert direct.rows('SELECT id, total, paid FROM "order" ORDER BY id') == [(1, 1999, False), (2, 500, False)]
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("pages", [3, 40])
+def test_a_disk_that_is_full_changes_nothing(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pages: int
+) -> None:
+    """pages: how much room is left, for the copy in the ledger or half of the rebuilt table."""
+    shop.apply(BASE)
+    many = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) SELECT i, hex(randomblob(30)) FROM n"
+    shop.run(f"INSERT INTO customer (email, name) {many}")
+    before = shop.rows("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite%' ORDER BY name")
+    size = shop.rows("PRAGMA page_count")[0][0]
+    monkeypatch.setattr(session, "_PRAGMAS", (*session._PRAGMAS, f"max_page_count={size + pages}"))
+    full = Shop(open_engine(f"sqlite:///{tmp_path}/test.db", poolclass=sa.NullPool))
+    with pytest.raises(DfrunError) as caught:
+        full.apply(AFTER)
+    problem = caught.value.problems[0]
+    assert problem.code in ("DF617", "DF621")
+    assert "the disk is full" in problem.what and "nothing was changed" in problem.why
+    monkeypatch.undo()
+    assert shop.rows("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite%' ORDER BY name") == before
+    assert shop.rows("SELECT count(*) FROM customer") == [(3000,)]
+    assert shop.apply(AFTER).status == "applied"
+    assert shop.plan(AFTER).steps == ()

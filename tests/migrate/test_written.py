@@ -72,6 +72,22 @@ def test_a_backfill_keeps_the_values_before(shop: Shop) -> None:
     assert shop.rows("SELECT name FROM customer ORDER BY id") == [("Ann",), ("Bob",)]
 
 
+def test_a_backfill_of_two_fields_gives_both_back(shop: Shop) -> None:
+    text = "migration: both\nsteps:\n  - backfill: {model: Order, set: {note: \"'y'\", total: total + 1}}\n"
+    shop.apply(BASE)
+    shop.run(*ROWS)
+    before = shop.rows('SELECT id, total, note FROM "order" ORDER BY id')
+    apply(shop, BASE, text)
+    assert shop.rows("SELECT count(*) FROM \"order\" WHERE note = 'y'") == [(2,)]
+
+    async def back() -> Outcome:
+        found = await shop.migrator(BASE).plan_rollback()
+        return await shop.migrator(BASE).rollback(Gate("HIGH", frozenset(found.plan.changes)))
+
+    asyncio.run(back())
+    assert shop.rows('SELECT id, total, note FROM "order" ORDER BY id') == before
+
+
 def test_a_statement_has_a_probe_and_a_way_back(shop: Shop) -> None:
     text = """\
 migration: views
