@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from schemas.conditions import All, AnyOf, Compare, Comparison, Element, Filter, Not
 from schemas.jsonfilters import json_condition
 from schemas.operands import (
+    by_value,
     divisor_and_remainder,
     element_type_fits,
     filled,
@@ -276,6 +277,8 @@ def _operand(kind: ValueType, raw: object, null: bool = False) -> object:
         raise ValueProblem(f"wants {kind.required()}, got a mapping", kind="shape")
     if kind.kind == "enum" and isinstance(raw, Connection) and raw.type.kind in ("string", "text"):
         return raw  # judged when the value is there
+    if kind.kind == "integer":
+        raw = by_value(raw)
     return parse_value(kind.optional() if null else kind.required(), raw, to_scale=False)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 
 from schemas.base import Scalar
 from schemas.paths import nearest
@@ -63,6 +65,17 @@ def text_operand(operator: str, raw: object) -> object:
     if not isinstance(text, str) or operator not in ("$like", "$ilike"):
         return text
     return parse_like(text, is_folded=operator == "$ilike")
+
+
+_WHOLE = re.compile(r"[-+]?[0-9]{1,40}(\.[0-9]{0,40})?([eE][-+]?[0-9]{1,2})?")
+
+
+def by_value(raw: object) -> object:
+    """The whole number that is written with a fraction of nought or an exponent, such as `30.0`; all else as it is."""
+    if not isinstance(raw, Scalar) or not raw.plain or not _WHOLE.fullmatch(raw):
+        return raw
+    value = Decimal(raw)
+    return Scalar(str(int(value))) if value == value.to_integral_value() else raw
 
 
 def divisor_and_remainder(raw: object) -> object:

@@ -294,7 +294,7 @@ def _parse_integer(raw: str, _: ValueType) -> int | None:
 
 def _parse_float(raw: str, _: ValueType) -> float | None:
     ok = _plain(raw) and re.fullmatch(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?", raw)
-    return float(raw) if ok else None
+    return float(raw) + 0.0 if ok else None  # a nought has no sign
 
 
 def _parse_decimal(raw: str, _: ValueType) -> Decimal | None:
@@ -380,7 +380,7 @@ def _is_whole(value: float | Decimal) -> bool:
 def _double(value: int | float | Decimal) -> float:
     """The nearest double; an infinity for what is none, which is refused later."""
     try:
-        return float(value)
+        return float(value) + 0.0  # a nought has no sign
     except (OverflowError, ValueError):
         return float("inf")
 

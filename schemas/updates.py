@@ -9,6 +9,7 @@ from typing import Literal
 
 from schemas.jsonfilters import json_bound, json_number, json_operand, refuse_operators
 from schemas.jsonvalues import json_value
+from schemas.operands import by_value
 from schemas.paths import JSON_KINDS, find_path, nearest
 from schemas.shapes import FieldShape, ModelShape
 from schemas.types import Connection, ValueProblem, ValueType, parse_value, widens
@@ -161,6 +162,9 @@ def _field(name: str, scope: _Scope) -> tuple[FieldShape, tuple[str, ...]]:
         raise ValueProblem(f"{name!r} is written by dfrun alone", key=True, kind="name")
     if field.primary_key:
         raise ValueProblem(f"{name!r} is the key of {model.name} and never changes", key=True, kind="name")
+    if any(step == "$" or step.startswith("$[") for step in path.steps):
+        fix = f"an index, such as {path.column}.0, or $addToSet and $pull"
+        raise ValueProblem("an update has no positional steps", key=True, kind="name", fix=fix)
     return field, path.steps
 
 
@@ -223,7 +227,7 @@ def _number(kind: ValueType, raw: object, scope: _Scope) -> object:
     if column is None:
         if isinstance(raw, Connection) and widens(raw.type.required(), _NUMBER[kind.kind]):
             return raw  # a null that arrives is refused when it does
-        return parse_value(_NUMBER[kind.kind], raw)
+        return parse_value(_NUMBER[kind.kind], by_value(raw) if kind.kind == "integer" else raw)
     if not widens(column.type.required(), _NUMBER[kind.kind]):
         raise ValueProblem(f"{column.name!r} is {column.type}, wanted {kind.kind}", kind="shape")
     return column

@@ -20,6 +20,7 @@ _WORDS = {
     "55P03": "another transaction holds a lock that is needed", "53300": "the server takes no more connections",
     "57014": "the statement ran over its time limit", "42501": "the database user may not do this",
     "53100": "the server's disk is full", "53200": "the server is out of memory", "22003": "a number is out of range",
+    "22001": "a text is longer than its field",
     "22012": "a division by zero", "42P01": "a table is missing", "42703": "a column is missing",
     "25006": "the database takes no writes", "54000": "a limit of the server is passed",
 }  # fmt: skip
@@ -37,6 +38,8 @@ _FIXES = {
     "SQLITE_IOERR": "look at the disk and at the rights of the folder",
     "SQLITE_CANTOPEN": "is the folder there, and may you write in it?",
 }  # fmt: skip
+_RULES = {"ck_digits_": "22003", "ck_length_": "22001"}
+"""What PostgreSQL's types say, SQLite's tables say by a check."""
 _CONSTRAINTS = {"23505": "unique", "23503": "fk", "23514": "check", "23502": "null", "23001": "fk"}
 
 
@@ -87,9 +90,11 @@ def _of_sqlite(name: str, message: str, models: Mapping[str, ModelShape]) -> Ste
     if name.startswith("SQLITE_CONSTRAINT"):
         kinds = {"UNIQUE": "unique", "PRIMARYKEY": "unique", "FOREIGNKEY": "fk", "CHECK": "check", "NOTNULL": "null"}
         if name == "SQLITE_CONSTRAINT_DATATYPE":
-            return StepError(Problem("DF583", "a number is out of range for its column"), "constraint", name)
+            return StepError(Problem("DF583", _WORDS["22003"]), "constraint", name)
         kind = kinds.get(name.removeprefix("SQLITE_CONSTRAINT_"), "other")
         detail = message.partition(": ")[2]
+        if state := next((code for rule, code in _RULES.items() if detail.startswith(rule)), ""):
+            return StepError(Problem("DF583", _WORDS[state]), "constraint", name)
         if kind in ("unique", "null"):
             table, _, column = detail.split(",")[0].strip().partition(".")
             columns = [part.strip().rpartition(".")[2] for part in detail.split(",")]
@@ -108,7 +113,7 @@ def _of_sqlite(name: str, message: str, models: Mapping[str, ModelShape]) -> Ste
     # a function of ours refuses by raising, and decimals past 18 digits are all that they refuse
     is_too_large = name == "SQLITE_MISMATCH" or "overflow" in message or message.startswith("cannot store")
     if is_too_large or "user-defined function raised" in message:
-        return StepError(Problem("DF583", "a value is out of range for its column"), "constraint", name)
+        return StepError(Problem("DF583", _WORDS["22003"]), "constraint", name)
     return StepError(Problem("DF585", what, None, name, _FIXES.get(base, "")), "error", name)
 
 

@@ -64,7 +64,8 @@ def _settle(connection: Any) -> None:
     """The settings and functions that every SQLite connection has."""
     connection.create_function("dfrun_matches", 2, matches_pattern, deterministic=True)
     connection.create_function("dfrun_decimal", 6, decimals.change, deterministic=True)
-    connection.create_function("dfrun_average", 4, decimals.average, deterministic=True)
+    connection.create_function("dfrun_sum", 3, decimals.total, deterministic=True)
+    connection.create_function("dfrun_average", 5, decimals.average, deterministic=True)
     connection.create_function("dfrun_bytes", 1, lambda text: None if text is None else bytes.fromhex(text))
     connection.create_function("dfrun_leaves", 3, jsonwalk.leaves_of, deterministic=True)
     connection.create_function("dfrun_is_there", 2, jsonwalk.is_at, deterministic=True)

@@ -87,6 +87,8 @@ class ListRows:
         words = read_under("search", lambda: _search_of(values, model))
         fields = values.get("fields", list(types))
         assert isinstance(fields, list)
+        if not fields:
+            raise ValueProblem("fields wants at least one", ("fields",), kind="shape", fix="leave it out for all")
         for index, name in enumerate(fields):
             if name not in types:
                 fix = "one of: " + ", ".join(types)

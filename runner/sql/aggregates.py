@@ -25,13 +25,18 @@ def aggregate_statement(
     aggregates: Sequence[Aggregate],
     types: Mapping[str, ValueType],
     database: Database,
+    *,
+    is_compared: bool = False,
 ) -> sa.Subquery:
-    """One row a group (exactly one without groups), each column in the type its result has."""
+    """One row a group (exactly one without groups), each column in the type its result has.
+
+    is_compared: the results are asked about or sorted, so SQLite must have numbers, which end at 64 bits.
+    """
     grouped = {name: _place(name, dict(table.c), types, database) for name in groups}
     columns = [sa.type_coerce(column, column_type(kind)).label(name) for name, (column, kind) in grouped.items()]
     for each in aggregates:
         expression = sa.func.count() if each.field is None else _result(
-            each, *_place(each.field, dict(table.c), types, database), database
+            each, *_place(each.field, dict(table.c), types, database), database, is_compared
         )  # fmt: skip
         columns.append(sa.type_coerce(expression, column_type(each.type)).label(each.name))
     # with no column of the table in it, `select_from` is what keeps count(*) from counting one row of nothing
@@ -67,8 +72,11 @@ def results(
     return statement if limit is None else statement.limit(limit)
 
 
-def _result(each: Aggregate, column: ColumnElement[Any], source: ValueType, database: Database) -> ColumnElement[Any]:
-    number = sa.type_coerce(column, sa.Double() if source.kind == "float" else sa.BigInteger())
+def _result(
+    each: Aggregate, column: ColumnElement[Any], source: ValueType, database: Database, is_compared: bool
+) -> ColumnElement[Any]:
+    number: ColumnElement[Any] = sa.type_coerce(column, sa.Double())
+    plain = sa.type_coerce(column, sa.Numeric())
     match each.operator:
         case "$count":
             return sa.func.count(column)
@@ -76,25 +84,35 @@ def _result(each: Aggregate, column: ColumnElement[Any], source: ValueType, data
             return sa.func.min(column)
         case "$max":
             return sa.func.max(column)
-        case "$sum" if database == "postgresql" and source.kind == "integer":
-            # sum(bigint) is numeric there; what does not fit 64 bits is an error on both databases
-            return sa.cast(sa.func.coalesce(sa.func.sum(number), 0), sa.BigInteger())
+        case "$sum" if source.kind == "float":
+            return sa.func.coalesce(sa.func.sum(number), sa.literal_column("0.0"))
+        case "$sum" if database == "sqlite":
+            return sa.func.dfrun_sum(*_halves(column), int(is_compared or source.kind == "integer"))
+        case "$sum" if source.kind == "integer":
+            # sum(bigint) is numeric; what does not fit 64 bits is an error on both databases
+            return sa.cast(sa.func.coalesce(sa.func.sum(plain), 0), sa.BigInteger())
         case "$sum":
-            plain = sa.type_coerce(column, sa.Numeric()) if database == "postgresql" else number
-            return sa.func.coalesce(sa.func.sum(number if source.kind == "float" else plain), 0)
+            none: ColumnElement[Any] = sa.literal_column("0." + "0" * source.scale if source.scale else "0")
+            return sa.func.coalesce(sa.func.sum(plain), none)
         case "$avg" if source.kind == "float":
             return sa.func.avg(number)
+        case _ if database == "sqlite":
+            return sa.func.dfrun_average(*_halves(column), sa.func.count(column), AVERAGE_DIGITS, int(is_compared))
         case _:
-            return _average(column, source, database)
+            return _average(column, source)
 
 
-def _average(column: ColumnElement[Any], source: ValueType, database: Database) -> ColumnElement[Any]:
+def _halves(column: ColumnElement[Any]) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """The sums of the upper and of the lower 32 bits: SQLite's own sum stops at 64 bits, even on the way."""
+    number = sa.type_coerce(column, sa.BigInteger())
+    upper, lower = number.op(">>")(sa.literal_column("32")), number.op("&")(sa.literal_column("4294967295"))
+    return sa.func.sum(upper), sa.func.sum(lower)
+
+
+def _average(column: ColumnElement[Any], source: ValueType) -> ColumnElement[Any]:
     """The exact mean, rounded half up once: sums and counts are whole numbers of units until then."""
     scale = source.scale or 0
     count = sa.func.count(column)
-    if database == "sqlite":
-        units = sa.func.sum(sa.type_coerce(column, sa.BigInteger()))
-        return sa.func.dfrun_average(units, count, scale, AVERAGE_DIGITS)
     total = sa.func.sum(sa.type_coerce(column, sa.Numeric()))
     shift: ColumnElement[Any] = sa.literal_column(f"{10 ** (scale + AVERAGE_DIGITS)}::numeric")
     twice = sa.func.nullif(2 * count, 0)

@@ -32,13 +32,27 @@ def change(operator: str, left: Any, left_scale: int, right: Any, right_scale: i
     return _units(result, scale)
 
 
-def average(total: int | None, count: int, scale: int, digits: int) -> int | None:
-    """The mean of `count` values whose units add up to `total`, in units of scale + digits; None of no values."""
-    if total is None or not count:
+def total(upper: int | None, lower: int | None, is_number: int) -> int | str:
+    """What values add up to, from the sums of their upper and lower 32 bits; 0 of no values."""
+    return _number((upper or 0) * 2**32 + (lower or 0), is_number)
+
+
+def average(upper: int | None, lower: int | None, count: int, digits: int, is_number: int) -> int | str | None:
+    """The mean of `count` values whose units add up to these halves, with so many digits more; None of no values."""
+    if upper is None or lower is None or not count:
         return None
-    twice = abs(total) * 2 * 10**digits + count
-    mean = twice // (2 * count)
-    return _bounded(-mean if total < 0 else mean)
+    units = upper * 2**32 + lower
+    mean = (abs(units) * 2 * 10**digits + count) // (2 * count)
+    return _number(-mean if units < 0 else mean, is_number)
+
+
+def _number(value: int, is_number: int) -> int | str:
+    """The number; as text where it has more than 64 bits. Raises ArithmeticError where it must be a number."""
+    if -(2**63) <= value < 2**63:
+        return value
+    if is_number:
+        raise ArithmeticError("a whole number beyond 64 bits")
+    return str(value)
 
 
 def remainder(number: float | None, divisor: int) -> float | None:

@@ -116,7 +116,10 @@ def _absent(query: Absent, table: sa.Table, database: Database) -> sa.Select[Any
 
 def _summary(query: Summary, table: sa.Table, database: Database) -> sa.Select[Any]:
     where = _asked(query, table, database)
-    inner = aggregate_statement(table, where, query.groups, query.aggregates, query.model.types, database)
+    inner = aggregate_statement(
+        table, where, query.groups, query.aggregates, query.model.types, database,
+        is_compared=query.having is not None or bool(query.orders),
+    )  # fmt: skip
     return results(inner, query.types, query.having, query.orders, query.limit, database)
 
 

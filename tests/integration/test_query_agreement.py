@@ -134,7 +134,7 @@ FILTERS = st.recursive(ONE, joined, max_leaves=4)
 def test_a_filter_has_one_answer(engines: list[AsyncEngine]) -> None:
     model = thing()
     rows = [row | {"n": n} for n, row in enumerate(collect(ROW, 60))]
-    filters = collect(FILTERS, 1_500)
+    filters = collect(FILTERS, 2_000)
 
     async def work() -> list[list[set[int]]]:
         answers = []
@@ -201,7 +201,7 @@ def summaries(draw: st.DrawFn) -> dict[str, Any]:
 def test_an_aggregate_has_one_answer(engines: list[AsyncEngine]) -> None:
     model = thing()
     rows = [row | {"n": n} for n, row in enumerate(collect(SUMMABLE, 40))]
-    questions = collect(summaries(), 250)
+    questions = collect(summaries(), 1_000)
 
     async def work() -> list[list[list[tuple[Any, ...]]]]:
         answers = []
@@ -301,7 +301,7 @@ def test_an_update_has_one_result(engines: list[AsyncEngine]) -> None:
     wrong: list[Any] = []
     for profile in (OBJECTS, JSON):
         rows = [row | {"n": n, "profile": collect(profile, 30)[-1 - n]} for n, row in enumerate(collect(ROW, 20)[-3:])]
-        asked = collect(updates(), 200)
+        asked = collect(updates(), 500)
 
         async def work(rows: Any = rows, asked: Any = asked) -> list[Any]:
             answers = []

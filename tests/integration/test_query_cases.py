@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
-from questions import fill, matching, table_of, thing
+from questions import fill, matching, summarize, table_of, thing
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.access import Access
@@ -23,7 +23,7 @@ from runner.features.base import Scope
 from runner.nodes import resolve_node
 from runner.nodes.base import Subject
 from runner.source import parse_document
-from runner.sql import patterns
+from runner.sql import decimals, patterns
 from runner.sql.filters import Database, condition
 from runner.sql.orders import order
 from schemas.filters import parse_filter, parse_order_by
@@ -47,7 +47,7 @@ ROWS: list[dict[str, Any]] = [
 
 CASES: dict[str, list[tuple[str, str]]] = {
     "kinds of values": [
-        ("{age: 30}", "1"), ("{age: {$lt: 3000000000}}", "1 2 4 5"), ("{age: {$lte: 99999999999999999999}}", "1 2 4 5 6"),
+        ("{age: 30}", "1"), ("{age: 30.0}", "1"), ("{age: {$in: [3e1, 7.00]}}", "1 2"), ("{age: {$lt: 3000000000}}", "1 2 4 5"), ("{age: {$lte: 99999999999999999999}}", "1 2 4 5 6"),
         ("{age: 99999999999999999999}", ""), ("{age: {$ne: 99999999999999999999}}", "1 2 3 4 5 6 7"),
         ("{price: 19.99}", "1"), ("{price: '19.99'}", "1"), ("{price: 19.990}", "1"), ("{price: 19.991}", ""),
         ("{price: {$gt: 19.985}}", "1 2"), ("{price: {$gte: 19.991}}", "2"), ("{price: 20}", "2"),
@@ -302,6 +302,7 @@ def test_nothing_comes_after_the_last_page(engine: AsyncEngine) -> None:
         ("{offset: '1'}", ("offset",), "wants a whole number, got '1'"),
         ("{offset: true}", ("offset",), "wants a whole number, got 'true'"),
         ("{fields: [n, n]}", ("fields", 1), "'n' stands twice"),
+        ("{fields: []}", ("fields",), "fields wants at least one"),
         ("{fields: [x]}", ("fields", 0), "Thing has no field 'x'"),
         ("{order_by: [x]}", ("order_by", 0), "there is no field 'x'"),
     ],
@@ -395,3 +396,60 @@ def test_a_pattern_that_takes_too_long_is_told_as_that(tmp_path: Path, monkeypat
     assert (told.problem.code, told.problem.what) == ("DF586", "a pattern takes too long on one of the texts")
     with pytest.raises(patterns.PatternTimeout):
         patterns.matches_pattern("^(a|a)*$", "a" * 40 + "!")
+
+
+LARGE = [
+    {"n": 1, "age": 2**63 - 1, "price": Decimal("9999999999.99"), "weight": -0.0},
+    {"n": 2, "age": -(2**63), "price": Decimal("-9999999999.99"), "weight": 0.0},
+    {"n": 3, "age": 30, "price": Decimal("0.01")}, {"n": 4},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("question", "wanted"),
+    [
+        ('{aggregate: {a: {$sum: age}, b: {$avg: age}}}', [(29, Decimal("9.666667"))]),
+        ('{filter: {n: 1}, aggregate: {a: {$sum: age}, b: {$avg: age}}}', [(2**63 - 1, Decimal(2**63 - 1))]),
+        ('{filter: {n: 2}, aggregate: {b: {$avg: age}}}', [(Decimal(-(2**63)),)]),
+        ('{filter: {n: 4}, aggregate: {a: {$sum: price}, b: {$sum: weight}}}', [(Decimal("0.00"), 0.0)]),
+        ('{group_by: [weight], aggregate: {c: {$count: "*"}}}', [(None, 2), (0.0, 2)]),
+    ],
+)  # fmt: skip
+def test_a_sum_is_exact_on_its_way_and_has_the_kind_of_its_field(
+    engine: AsyncEngine, question: str, wanted: Any
+) -> None:
+    model = thing()
+    rows = [{n: v + 0.0 if n == "weight" else v for n, v in row.items()} for row in LARGE]
+
+    async def work() -> list[tuple[Any, ...]]:
+        await fill(engine, table_of(model, engine), rows)
+        found: list[list[tuple[Any, ...]]] = await summarize(engine, model, [read(question)])
+        return found[0]
+
+    answer = asyncio.run(work())
+    assert answer == wanted
+    assert [list(map(type, row)) for row in answer] == [list(map(type, row)) for row in wanted]
+
+
+def test_a_sum_beyond_its_type_is_an_error(engine: AsyncEngine) -> None:
+    model = thing()
+    rows = [{"n": n, "age": 2**63 - 1, "price": Decimal("9999999999.99")} for n in range(3)]
+
+    async def work() -> None:
+        await fill(engine, table_of(model, engine), rows)
+        with pytest.raises(sa.exc.DBAPIError) as caught:
+            await summarize(engine, model, [read("{aggregate: {a: {$sum: age}}}")])
+        told = step_error(caught.value, {}).problem
+        assert (told.code, told.what) == ("DF583", "a number is out of range")
+
+    asyncio.run(work())
+
+
+def test_a_sum_of_decimals_may_be_longer_than_64_bits() -> None:
+    """Halves of units, as SQLite adds them up: beyond 64 bits the sum is a text, which a decimal is read from."""
+    units = [10**18 - 1] * 100 + [-(10**18) + 1] * 3
+    halves = sum(u >> 32 for u in units), sum(u & 0xFFFFFFFF for u in units)
+    assert decimals.total(*halves, 0) == str(sum(units))
+    assert decimals.average(*halves, len(units), 6, 0) == str((2 * sum(units) * 10**6 + len(units)) // (2 * len(units)))
+    with pytest.raises(ArithmeticError):
+        decimals.total(*halves, 1)

@@ -86,3 +86,9 @@ def test_a_nullable_value_does_not_flow_into_a_required_place() -> None:
 def test_a_value_flows_into_a_place_of_its_own_type(kind: Kind) -> None:
     assert widens(ValueType(kind), ValueType(kind))
     assert widens(ValueType(kind, nullable=True), ValueType(kind, nullable=True))
+
+
+def test_a_nought_has_no_sign() -> None:
+    """PostgreSQL would keep it, SQLite would not."""
+    for raw in (Scalar("-0.0"), Delivered(-0.0), Delivered(Decimal("-0.0"))):
+        assert str(parse_value(ValueType("float"), raw)) == "0.0"

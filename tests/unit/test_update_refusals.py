@@ -27,6 +27,8 @@ def read(text: str) -> object:
         ("{$inc: {}}", ("$inc",), "$inc wants a mapping of fields"),
         ("{$inc: 5}", ("$inc",), "$inc wants a mapping of fields"),
         ("{n: 1}", ("n",), "'n' is the key of Thing and never changes"),
+        ("{profile.tags.$: 1}", ("profile.tags.$",), "an update has no positional steps"),
+        ("{$set: {'profile.tags.$[]': 1}}", ("$set", "profile.tags.$[]"), "an update has no positional steps"),
         ("{age: {$where: 1}}", ("age", "$where"), "there is no operator '$where' here"),
         ("{$rename: {age: x}}", ("$rename",), "there is no operator '$rename' here"),
         ("{age: {$inc: 1, $multiply: 2}}", ("age", "$multiply"), "two operators for one field"),
