@@ -126,7 +126,7 @@ def parse(path: Path, tally: Tally, reading: Reading) -> Iterator[tuple[int, tup
                     Problem("DF532", f"the file {shown(path)!r} is empty", None, "a first line names the columns")
                 )
             plan, stand_ins = _plan(header, reading)
-            yield from _rows(reader, len(header), plan, stand_ins, tally, reading.delimiter)
+            yield from _rows(reader, len(header), plan, stand_ins, tally, reading)
         except UnicodeDecodeError:
             raise StepError(undecodable(path, reading.encoding)) from None
         except csv.Error as error:
@@ -190,10 +190,11 @@ def _with_default(reader: Reader, default: object) -> Reader:
 
 def _rows(
     reader: Iterator[list[str]], width: int, plan: list[tuple[str, int, Reader]], stand_ins: Mapping[int, object],
-    tally: Tally, delimiter: str,
+    tally: Tally, reading: Reading,
 ) -> Iterator[tuple[int, tuple[object, ...]]]:  # fmt: skip
     line_after = reader.line_num  # type: ignore[attr-defined]
     steps = [(index, read) for _, index, read in plan]
+    layout, delimiter = reading.layout, reading.delimiter
     for row in reader:
         line, line_after = line_after + 1, reader.line_num  # type: ignore[attr-defined]
         if not any(row):
@@ -209,6 +210,12 @@ def _rows(
             continue
         for position, value in stand_ins.items():
             values.insert(position, value)
+        if layout.checks:
+            try:
+                layout.judge(values)
+            except ValueProblem as problem:
+                tally.reject(line, f"{problem.path[0]}: {problem.what}", _text(row, delimiter))
+                continue
         yield line, tuple(values)
 
 

@@ -5,14 +5,32 @@ Every pass opens the file anew. A file that changed between two passes would giv
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runner.data.rows import ROWS_PER_BATCH, Batch, SpooledRows
+from runner.data.rows import ROWS_PER_BATCH, Batch, SpooledRows, Stream
 from runner.errors import Problem, StepError
-from runner.nodes.textfile import shown
+from runner.nodes.base import Checked, Context, Subject
+from runner.nodes.textfile import (
+    COLUMNS,
+    FIELDS,
+    MAX_REJECTS,
+    MISSING_COLUMNS,
+    MODEL,
+    PATH,
+    REJECTS,
+    RENAME,
+    Layout,
+    read_layout,
+    read_max_rejects,
+    read_path,
+    read_word,
+    shown,
+)  # fmt: skip
+from schemas.nodes import Port
 from schemas.types import ValueType
 
 REJECT_TYPE = ValueType(
@@ -123,6 +141,57 @@ def _take(rows: Iterator[tuple[int, tuple[object, ...]]], columns: tuple[str, ..
         if len(values) == ROWS_PER_BATCH:
             break
     return Batch(columns, values, lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a file of records is read."""
+
+    path: object
+    layout: Layout
+    collects: bool
+    max_rejects: int | None
+
+
+class RecordRead(ABC):
+    """A kind that reads a file whose records name their members: its arguments, and its rows as a stream."""
+
+    name: str
+    summary: str
+    uses_database = False
+    writes = False
+    is_repeatable = False
+
+    def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
+        """The same for every such file."""
+        own = (PATH, MODEL, FIELDS, COLUMNS, RENAME, MISSING_COLUMNS, REJECTS, MAX_REJECTS)
+        return {port.name: port for port in own}
+
+    def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
+        """The columns, and what becomes of rows that do not fit."""
+        layout = read_layout(arguments, subject)
+        collects = read_word(arguments, REJECTS) == "collect"
+        reading = Reading(read_path(arguments), layout, collects, read_max_rejects(arguments, collects))
+        return Checked(output_type(layout.types, collects=collects), reading, frozenset({"rows"}))
+
+    async def run(self, parsed: object, context: Context) -> Stream:
+        """The rows; a file that is not there fails this step, not its readers."""
+        assert isinstance(parsed, Reading)
+        path = context.files.at(str(parsed.path))
+        self.probe(path)
+        rows = FileRows(
+            path, tuple(parsed.layout.types), lambda file, tally: self.parse(file, tally, parsed.layout),
+            collects=parsed.collects, most_rejects=parsed.max_rejects,
+        )  # fmt: skip
+        return Stream(rows, rows.rest, path)
+
+    @abstractmethod
+    def probe(self, path: Path) -> None:
+        """Raises `StepError` where there is no such file."""
+
+    @abstractmethod
+    def parse(self, path: Path, tally: Tally, layout: Layout) -> Iterator[tuple[int, tuple[object, ...]]]:
+        """The rows of the file that fit, each with its number."""
 
 
 def output_type(types: Mapping[str, ValueType], *, collects: bool) -> ValueType:

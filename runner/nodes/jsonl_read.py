@@ -4,77 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
-from runner.data.rows import Stream
 from runner.errors import StepError
-from runner.nodes.base import Checked, Context, Subject
-from runner.nodes.filerows import FileRows, Tally, output_type
-from runner.nodes.textfile import (
-    COLUMNS,
-    FIELDS,
-    MAX_REJECTS,
-    MISSING_COLUMNS,
-    MODEL,
-    PATH,
-    REJECTS,
-    RENAME,
-    Layout,
-    open_text,
-    read_layout,
-    read_max_rejects,
-    read_path,
-    read_word,
-    undecodable,
-)  # fmt: skip
-from schemas.nodes import Port
+from runner.nodes.filerows import RecordRead, Tally
+from runner.nodes.textfile import Layout, open_text, undecodable
 from schemas.types import ValueProblem, deliver
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How a file is read."""
-
-    path: object
-    layout: Layout
-    collects: bool
-    max_rejects: int | None
-
-
-class JsonlRead:
+class JsonlRead(RecordRead):
     """Takes a path and the types of the members; gives `rows` as a stream, counts and rejects."""
 
     name = "jsonl.read"
     summary = "Read typed rows from a file with one JSON object a line."
-    uses_database = False
-    writes = False
-    is_repeatable = False
 
-    def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
-        own = (PATH, MODEL, FIELDS, COLUMNS, RENAME, MISSING_COLUMNS, REJECTS, MAX_REJECTS)
-        return {port.name: port for port in own}
-
-    def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
-        layout = read_layout(arguments, subject)
-        collects = read_word(arguments, REJECTS) == "collect"
-        reading = Reading(read_path(arguments), layout, collects, read_max_rejects(arguments, collects))
-        return Checked(output_type(layout.types, collects=collects), reading, frozenset({"rows"}))
-
-    async def run(self, parsed: object, context: Context) -> Stream:
-        assert isinstance(parsed, Reading)
-        path = context.files.at(str(parsed.path))
+    def probe(self, path: Path) -> None:
         open_text(path, "utf-8").close()
-        rows = FileRows(
-            path, tuple(parsed.layout.types), lambda file, tally: parse(file, tally, parsed.layout),
-            collects=parsed.collects, most_rejects=parsed.max_rejects,
-        )  # fmt: skip
-        return Stream(rows, rows.rest, path)
+
+    def parse(self, path: Path, tally: Tally, layout: Layout) -> Iterator[tuple[int, tuple[object, ...]]]:
+        """The rows of the file that fit; a member that is not there is null, or its default."""
+        return _rows(path, tally, layout)
 
 
-def parse(path: Path, tally: Tally, layout: Layout) -> Iterator[tuple[int, tuple[object, ...]]]:
-    """The rows of the file that fit; a member that is not there is null, or its default."""
+def _rows(path: Path, tally: Tally, layout: Layout) -> Iterator[tuple[int, tuple[object, ...]]]:
     number = 0
     with open_text(path, "utf-8") as file:
         try:
@@ -109,6 +63,7 @@ def _row(text: str, layout: Layout) -> tuple[object, ...]:
             values.append(deliver(kind, _floats(value) if kind.kind in ("json", "list") else value))
         except ValueProblem as problem:
             raise problem.under(name) from None
+    layout.judge(values)
     return tuple(values)
 
 

@@ -3,81 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from runner.data.cells import json_value
-from runner.data.rows import ROWS_PER_BATCH, Stream
+from runner.data.rows import ROWS_PER_BATCH
 from runner.errors import Problem, StepError
-from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.extras import wants
-from runner.nodes.filerows import FileRows, Tally, output_type
-from runner.nodes.textfile import (
-    COLUMNS,
-    FIELDS,
-    MAX_REJECTS,
-    MISSING_COLUMNS,
-    MODEL,
-    PATH,
-    REJECTS,
-    RENAME,
-    Layout,
-    read_layout,
-    read_max_rejects,
-    read_path,
-    read_word,
-    shown,
-)  # fmt: skip
-from schemas.nodes import Port
+from runner.nodes.filerows import RecordRead, Tally
+from runner.nodes.textfile import Layout, shown
 from schemas.types import ValueProblem, ValueType, deliver
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How a file is read."""
-
-    path: object
-    layout: Layout
-    collects: bool
-    max_rejects: int | None
-
-
-class ParquetRead:
+class ParquetRead(RecordRead):
     """Takes a path and the types of the columns; gives `rows` as a stream, counts and rejects."""
 
     name = "parquet.read"
     summary = "Read typed rows from a Parquet file, in batches (extra `parquet`)."
-    uses_database = False
-    writes = False
-    is_repeatable = False
     extra = "parquet"
 
-    def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
-        own = (PATH, MODEL, FIELDS, COLUMNS, RENAME, MISSING_COLUMNS, REJECTS, MAX_REJECTS)
-        return {port.name: port for port in own}
-
-    def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
-        layout = read_layout(arguments, subject)
-        collects = read_word(arguments, REJECTS) == "collect"
-        reading = Reading(read_path(arguments), layout, collects, read_max_rejects(arguments, collects))
-        return Checked(output_type(layout.types, collects=collects), reading, frozenset({"rows"}))
-
-    async def run(self, parsed: object, context: Context) -> Stream:
-        assert isinstance(parsed, Reading)
+    def probe(self, path: Path) -> None:
         wants(self)
-        path = context.files.at(str(parsed.path))
         if not path.is_file():
             raise StepError(Problem("DF530", f"there is no file {shown(path)!r}"), "not_found")
-        rows = FileRows(
-            path, tuple(parsed.layout.types), lambda file, tally: parse(file, tally, parsed.layout),
-            collects=parsed.collects, most_rejects=parsed.max_rejects,
-        )  # fmt: skip
-        return Stream(rows, rows.rest, path)
+
+    def parse(self, path: Path, tally: Tally, layout: Layout) -> Iterator[tuple[int, tuple[object, ...]]]:
+        """The rows of the file that fit, each with its number."""
+        return _rows(path, tally, layout)
 
 
-def parse(path: Path, tally: Tally, layout: Layout) -> Iterator[tuple[int, tuple[object, ...]]]:
-    """The rows of the file that fit, each with its number."""
+def _rows(path: Path, tally: Tally, layout: Layout) -> Iterator[tuple[int, tuple[object, ...]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -91,11 +46,14 @@ def parse(path: Path, tally: Tally, layout: Layout) -> Iterator[tuple[int, tuple
                 for row in zip(*columns, strict=True) if columns else ():
                     number += 1
                     try:
-                        yield number, tuple([read(row) for read in readers])
+                        values = [read(row) for read in readers]
+                        layout.judge(values)
                     except ValueProblem as problem:
                         told = dict(zip(there, row, strict=True))
                         text = json.dumps(told, ensure_ascii=False, default=json_value)
                         tally.reject(number, f"{problem.path[0]}: {problem.what}", text)
+                        continue
+                    yield number, tuple(values)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise StepError(Problem("DF532", f"the file {shown(path)!r} is no Parquet file that can be read")) from None
 

@@ -6,16 +6,19 @@ import codecs
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from runner.errors import Problem, StepError
+from runner.evaluate import matches
 from runner.nodes.arguments import read_under
 from runner.nodes.base import Subject
+from schemas.filters import Filter, parse_filter
 from schemas.nodes import Port
+from schemas.shapes import ModelShape
 from schemas.types import Connection, ValueProblem, ValueType, parse_value
 from schemas.values import ValueDeclaration, read_value_declaration
 
@@ -41,7 +44,7 @@ MISSING_COLUMNS = Port(
 )  # fmt: skip
 REJECTS = Port(
     "rejects", ValueType("enum", values=("error", "collect")), default="error", literal=True,
-    help="rows that do not fit: fail, or set them aside in the output `rejects`",
+    help="rows that do not fit: fail, or set them (and those that break a check) aside in the output `rejects`",
 )  # fmt: skip
 MAX_REJECTS = Port("max_rejects", ValueType("integer"), help="more rejects than this fail the step")
 
@@ -133,13 +136,20 @@ def read_encoding(arguments: Mapping[str, object]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The columns of a file as the pipeline sees them: their types, the names they have in the file, and what stands
-    in for a column that the file lacks."""
+    """The columns of a file as the pipeline sees them: their types, the names they have in the file, what stands in for
+    a column that the file lacks, and the checks of the model's fields, by position."""
 
     types: Mapping[str, ValueType]
     names: Mapping[str, str]
     stand_ins: Mapping[str, object]
     may_lack: bool = False
+    checks: tuple[tuple[int, str, Filter], ...] = ()
+
+    def judge(self, row: Sequence[object]) -> None:
+        """Raises `ValueProblem` for a row that breaks a field's check. As in a database, a null breaks none."""
+        for position, name, tree in self.checks:
+            if row[position] is not None and not matches(tree, {name: row[position]}):
+                raise ValueProblem("breaks the field's check", (name,))
 
 
 def read_layout(arguments: Mapping[str, object], subject: Subject) -> Layout:
@@ -159,9 +169,12 @@ def read_layout(arguments: Mapping[str, object], subject: Subject) -> Layout:
     may_lack = arguments.get("missing_columns", "error") == "null"
     if "model" in arguments:
         types, stand_ins = _of_model(arguments, subject)
+        # without `collect`, a check is left to the step that writes: it may set such rows aside itself
+        collects = arguments.get("rejects") == "collect"
+        checks = tuple(_checks(subject.models[str(arguments["model"])], types)) if collects else ()
     else:
         types = read_under("columns", lambda: declared_types(arguments["columns"]))
-        stand_ins = {}
+        stand_ins, checks = {}, ()
     names = {name: name for name in types}
     rename = arguments.get("rename", {})
     if not isinstance(rename, Mapping):
@@ -171,7 +184,14 @@ def read_layout(arguments: Mapping[str, object], subject: Subject) -> Layout:
             fix = "one of: " + ", ".join(types)
             raise ValueProblem(f"{str(here)!r} is not a column here", ("rename", there), kind="name", fix=fix)
         names[str(here)] = str(there)
-    return Layout(types, names, stand_ins, may_lack)
+    return Layout(types, names, stand_ins, may_lack, checks)
+
+
+def _checks(model: ModelShape, types: Mapping[str, ValueType]) -> Iterator[tuple[int, str, Filter]]:
+    for position, name in enumerate(types):
+        check = model.fields[name].check
+        if check is not None:
+            yield position, name, parse_filter({name: check}, {name: model.fields[name].type})
 
 
 def _of_model(arguments: Mapping[str, object], subject: Subject) -> tuple[dict[str, ValueType], dict[str, object]]:
