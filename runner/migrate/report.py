@@ -24,7 +24,7 @@ def plan_text(plan: MigrationPlan) -> str:
         return "\n".join([*told, *([] if plan.blocked else [UP_TO_DATE])])
     told += [headline(plan), "", *_aligned(_rows(plan)), ""]
     for step in plan.steps:
-        told += [f"{step.op}:", *(f"  {sql};" for sql in _sql(step))]
+        told += [f"{step.op}:", *(f"  {_shortened(sql)};" for sql in _sql(step))]
     told += [f"note: {note}" for note in plan.notes]
     return "\n".join(told)
 
@@ -69,6 +69,11 @@ def _sql(step: Step) -> list[str]:
     if step.batch is None:
         return list(step.sql)
     return [f"{sql}  -- in batches of {step.batch.rows} rows by {', '.join(step.batch.key)}" for sql in step.sql]
+
+
+def _shortened(sql: str) -> str:
+    """The statement; of a function with its tables of letters, how it begins."""
+    return sql if len(sql) < 4_000 else f"{sql.splitlines()[0]} …  -- {len(sql):,} characters, all of them with -o sql"
 
 
 def plan_sql(plan: MigrationPlan) -> str:

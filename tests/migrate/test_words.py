@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from runner.dialects.session import open_engine
 from runner.migrate.gate import Gate
+from runner.migrate.report import plan_sql, plan_text
 from runner.query import Read
 from runner.sql.statements import statement
 from runner.sql.tables import build_tables
@@ -61,6 +62,12 @@ def test_it_comes_to_a_table_with_rows_and_is_taken_back(shop: Shop) -> None:
     plan = shop.plan(WORDS)
     assert list(plan.changes) == ["add_index:note.fts_note"]
     assert any("fts_note" in sql for step in plan.steps for sql in step.sql)
+    assert len(plan_text(plan)) < 3_000
+    if shop.database == "postgresql":
+        assert "CREATE OR REPLACE FUNCTION dfrun_words_1(content text, longest integer) RETURNS text[] …" in plan_text(
+            plan
+        )
+        assert "END $dfrun$;" in plan_sql(plan)
     shop.apply(WORDS)
     assert pending(shop, WORDS) == []
     assert found(shop, "tea") == ["Black tea", "Coffee", "Green tea"]
