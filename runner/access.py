@@ -14,6 +14,7 @@ from runner.dialects.base import Session
 from runner.errors import Problem, StepError
 from runner.features import guard
 from runner.features.base import Scope
+from runner.ledger.tables import runs_with_outputs
 from runner.query import Count, Delete, Insert, Load, Query, Question, Read, RowData, Update, Upsert, row_with
 from runner.sql.scoping import CROSSES, ScopedSession, UnscopedError
 from runner.sql.statements import conflict_rows, misfits, own_statement, statement
@@ -30,6 +31,7 @@ class Access:
 
     def __init__(self, session: Session, scope: Scope, models: Mapping[str, ModelShape]) -> None:
         is_tenanted = any(model.is_tenanted for model in models.values())
+        self._all = session  # for what dfrun keeps itself
         self._session = ScopedSession(session, scope.tenant, models.values()) if is_tenanted else session
         self._scope = scope
         self._models = models
@@ -59,6 +61,10 @@ class Access:
         one."""
         if self._recorder is not None:
             await self._recorder.note(action, about, details)
+
+    async def recorded_runs(self) -> int:
+        """How many runs of this tenant keep outputs in the ledger, where values of any row may be."""
+        return await runs_with_outputs(self._all, self._scope.tenant or "")
 
     def _guard(self, query: Query) -> Query:
         """The query as its model's features want it asked."""

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from runner.access import Access
 from runner.audit.triggers import track
 from runner.catalog import build_catalog
+from runner.data.files import Files
 from runner.declarations import load_models
 from runner.dialects.row_security import SECURED, secured
 from runner.dialects.store import open_session
@@ -65,6 +66,10 @@ class Here:
     project: Path = Path()
     now: datetime = NOW
     done: int = 0
+
+    @property
+    def files(self) -> Files:
+        return Files(self.project)
 
     def progress(self, rows: int) -> None:
         self.done += rows

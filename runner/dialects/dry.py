@@ -75,7 +75,8 @@ class DryStore(Store):
         opening = [Bound(f"SAVEPOINT {_SAVEPOINT}")]
         if self.database == "postgresql":
             opening.append(Bound(f"SET LOCAL statement_timeout = {int((timeout_seconds or 0) * 1000)}"))
-        if self._is_secured:
+        if self._is_secured and tenant is not None:
+            # the first tenant of a transaction is its last, and what looks at the tables first has none
             opening.append(binding(tenant))
         return opening
 

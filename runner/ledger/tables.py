@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runner.dialects.base import Session
 from runner.dialects.store import Store
 from runner.dialects.types import column_type
 from runner.errors import Problem, TablesError
@@ -160,6 +161,23 @@ async def _find(store: Store) -> dict[str, dict[str, str]]:
         rows = await store.fetch(sa.select(sa.func.max(version.c.version)))
         found[""] = {"version": str(rows[0][0] or 0)}
     return found
+
+
+async def runs_with_outputs(session: Session, tenant: str) -> int:
+    """How many runs of a tenant ("" for those without) keep outputs or parameters; 0 where there is no ledger."""
+    tables = ledger_tables(session.database)
+    listed = sa.table("sqlite_master", sa.column("name"))
+    asked = sa.select(sa.func.count()).select_from(listed).where(listed.c.name == tables["runs"].name)
+    if session.database == "postgresql":
+        asked = sa.select(sa.func.count(sa.func.to_regclass("dfrun.runs")))
+    if not (await session.fetch(asked))[0][0]:
+        return 0
+    runs, steps = tables["runs"], tables["steps"]
+    kept = sa.or_(
+        runs.c.outputs.is_not(None), sa.exists().where(steps.c.run_id == runs.c.run_id, steps.c.output.is_not(None))
+    )
+    counted = sa.select(sa.func.count()).select_from(runs).where(runs.c.tenant == tenant, kept)
+    return int(str((await session.fetch(counted))[0][0]))
 
 
 async def create_ledger(connection: AsyncConnection) -> None:

@@ -72,6 +72,9 @@ class GdprErase:
             raise StepError(Problem("DF511", what, None, "", "was the subject erased before?"), "not_found")
         kept_since = context.now - parsed.retention if parsed.retention else None
         done = await erase(context.access, found, cascade=parsed.cascades, kept_since=kept_since)
+        if runs := await context.access.recorded_runs():
+            what = f"{runs:,} run{'' if runs == 1 else 's'} of the ledger, whose outputs may hold values of these rows"
+            done.unreached.append(f"{what}; dfrun runs prune forgets runs")
         context.progress(done.deleted + done.anonymized)
         return {
             "deleted": done.deleted, "anonymized": done.anonymized, "emptied": done.emptied,

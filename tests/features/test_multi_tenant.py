@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,16 +183,27 @@ def steps(chance: random.Random, count: int) -> Iterator[Step]:
             yield "Box.create", "{}", given(code=code())
         elif chance.random() < 0.1:
             yield "Box.delete", "{hard: true}", given(code=code())
+        elif chance.random() < 0.2:
+            yield chance.choice(["csv.write", "jsonl.write"]), "{path: out/rows}", {}
+        elif chance.random() < 0.2:
+            yield "gdpr.export", "{model: Box, path: out/box.json}", given(id=code())
+        elif chance.random() < 0.05:
+            yield "gdpr.erase", "{model: Box}", given(id=code())
         else:
             kind = chance.choice(list(makers))
             yield f"Item.{kind}", *makers[kind]()
 
 
 async def told(shop: Shop, step: Step) -> object:
-    """What a tenant sees of a step: its output, or the words of its refusal."""
+    """What a tenant sees of a step: its output and the file it writes, or the words of its refusal."""
     node, text, arguments = step
     try:
+        if node in ("csv.write", "jsonl.write"):
+            listed = await shop.do("Item.list", "{include_deleted: true, order_by: [code]}")
+            arguments = {"rows": Delivered(listed["rows"])}
         output = await shop.do(node, text, **arguments)
+        if "path" in (output or {}):
+            output["file"] = (shop.project / output["path"]).read_text(encoding="utf-8")
     except Exception as error:
         if is_database_error(error):
             error = step_error(error, shop.models)
@@ -209,11 +221,11 @@ async def emptied(shop: Shop) -> Shop:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_tenant_sees_what_it_would_see_alone(engine: AsyncEngine, seed: int) -> None:
+def test_a_tenant_sees_what_it_would_see_alone(engine: AsyncEngine, seed: int, tmp_path: Path) -> None:
     async def work() -> None:
         chance = random.Random(seed)
         life = [(chance.choice(["acme", "beta"]), step) for step in steps(chance, 45)]
-        shop = await Shop(engine, text=ITEMS, tenant="acme").prepare()
+        shop = await Shop(engine, text=ITEMS, tenant="acme", project=tmp_path).prepare()
         together = [(tenant, step, await told(shop.of(tenant), step)) for tenant, step in life]
         for tenant in ("acme", "beta"):
             await emptied(shop)

@@ -164,6 +164,14 @@ def test_a_statement_of_ones_own_wants_a_tenant(bank: Bank) -> None:
     assert code == 2 and "DF432" in err
 
 
+def test_a_dry_run_sees_its_own_tenant(bank: Bank) -> None:
+    made = "{node: Account.bulk_create, with: {data: [{name: dry}]}}"
+    bank.write(f"made: {made}\nall: {{node: Account.count, after: made}}", tail="outputs: {n: all.count}")
+    code, out, err = bank.dfrun("p.yaml", "--tenant", "beta", "--dry-run", "-o", "json")
+    assert (code, json.loads(out)["outputs"]) == (0, {"n": 4}), err
+    assert bank.rows("SELECT count(*) FROM account WHERE name = 'dry'") == [(0,)]
+
+
 def test_a_connection_that_was_used_is_bound_to_nobody(bank: Bank) -> None:
     async def work() -> None:
         host = sa.make_url(bank.as_app).query["host"]
