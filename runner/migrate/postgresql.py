@@ -82,7 +82,8 @@ async def read(live: Live, tables: Collection[str] | None = None) -> Snapshot:
         )  # fmt: skip
     for table, name, is_unique, is_valid, text in await live.fetch(_INDEXES.format(**fill)):
         items["index", table, name] = _facts(
-            definition=settled(text.partition(" USING ")[2]), unique="yes" if is_unique else None,
+            definition=settled(text.partition(" USING ")[2].replace(f"pg_temp.{fulltext.FUNCTION}", fulltext.FUNCTION)),
+            unique="yes" if is_unique else None,
             valid="yes" if is_valid else "no",
         )  # fmt: skip
     return Snapshot(items, {table: tuple(columns) for table, columns in order.items()})

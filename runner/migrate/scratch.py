@@ -13,6 +13,7 @@ from runner.dialects.session import open_engine
 from runner.migrate import postgresql, sqlite
 from runner.migrate.connection import Live, connect
 from runner.migrate.snapshot import Snapshot
+from runner.sql.fulltext import FUNCTION
 
 
 @asynccontextmanager
@@ -31,13 +32,28 @@ async def scratch(live: Live, statements: Sequence[str]) -> AsyncIterator[Live]:
         return
     await live.execute("SAVEPOINT dfrun_scratch")
     try:
-        place = Live(live.connection, await _schema(live), live.version)
+        schema = await _schema(live)
+        place = (_Temporary if schema == "pg_temp" else Live)(live.connection, schema, live.version)
         path = await live.value("SELECT current_setting('search_path')")
         await live.execute(f"SET LOCAL search_path = {place.schema}, {path or 'pg_catalog'}")
         await place.script(statements)
         yield place
     finally:
         await live.rolled_back("ROLLBACK TO SAVEPOINT dfrun_scratch")
+
+
+class _Temporary(Live):
+    """A place among the temporary tables of the session, where a function is found by its whole name alone."""
+
+    async def execute(self, sql: str) -> int:
+        return await super().execute(_whole(sql))
+
+    async def script(self, statements: Sequence[str]) -> None:
+        await super().script([_whole(sql) for sql in statements])
+
+
+def _whole(sql: str) -> str:
+    return sql.replace(f"{FUNCTION}(", f"pg_temp.{FUNCTION}(")
 
 
 async def _schema(live: Live) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -174,3 +175,27 @@ def test_a_trigger_that_somebody_dropped_is_told_and_mended(tmp_path: Path) -> N
     assert pending(shop, WORDS) == []
     assert found(shop, "mate") == ["Mate"]
     assert found(shop, "coffee") == []
+
+
+def test_a_user_who_may_create_no_schema_plans_among_temporary_tables(fresh_postgres: str) -> None:
+    """A function of the temporary schema is found by its whole name alone."""
+    owner, role = Shop(open_engine(fresh_postgres, poolclass=sa.NullPool)), f"clerk_{uuid.uuid4().hex[:8]}"
+    other = "  Other: {fields: {name: string}}\n"
+    owner.apply("models:\n" + other)  # it makes the ledger, too
+    owner.run(
+        f"CREATE ROLE {role}", f"GRANT CREATE, USAGE ON SCHEMA public, dfrun TO {role}",
+        f"ALTER TABLE other OWNER TO {role}", f"GRANT ALL ON ALL TABLES IN SCHEMA dfrun TO {role}", f"GRANT ALL ON ALL SEQUENCES IN SCHEMA dfrun TO {role}",
+    )  # fmt: skip
+    settings = {"server_settings": {"role": role}}
+    shop = Shop(open_engine(fresh_postgres, poolclass=sa.NullPool, connect_args=settings))
+    try:
+        assert shop.rows("SELECT current_user, has_database_privilege(current_database(), 'CREATE')") == [(role, False)]
+        assert list(shop.plan(WORDS + other).changes) == ["create_table:note"]
+        shop.apply(BASE + other)
+        shop.apply(WORDS + other)
+        shop.run(*ROWS)
+        assert pending(shop, WORDS + other) == []
+        assert pending(shop, WORDS.replace("[title, body]", "[body]") + other) == ["change_index:note.fts_note"]
+        assert found(shop, "paulo") == ["Green tea"]
+    finally:
+        owner.run(f"DROP OWNED BY {role} CASCADE", f"DROP ROLE {role}")
