@@ -19,6 +19,7 @@ from runner.query import Count, Delete, Insert, Load, Query, Question, Read, Row
 from runner.sql.scoping import CROSSES, ScopedSession, UnscopedError
 from runner.sql.statements import conflict_rows, misfits, own_statement, statement
 from runner.sql.updates import parts_by_field
+from runner.tenancy import refuse_views
 from schemas.filters import Compare, Order
 from schemas.shapes import TENANT, FieldShape, ModelShape
 from schemas.sqltext import SqlText
@@ -207,6 +208,7 @@ class Access:
     ) -> tuple[tuple[str, ...], AsyncIterator[list[tuple[object, ...]]]]:  # fmt: skip
         """The columns and the rows of a user's own statement, which no feature guards: its node says who may. crosses:
         tables of tenants that it may reach across all of them."""
+        await self._refuse_views(sql, crosses)
         statement = own_statement(sql, values, kinds, columns)
         return await self._session.ask(statement.execution_options(**{CROSSES: tuple(crosses)}))
 
@@ -214,9 +216,14 @@ class Access:
         self, sql: SqlText, values: Mapping[str, object], kinds: Mapping[str, ValueType], crosses: Sequence[str] = ()
     ) -> int:
         """How many rows a user's own statement changed."""
+        await self._refuse_views(sql, crosses)
         await self._record()
         statement = own_statement(sql, values, kinds)
         return await self._session.execute(statement.execution_options(**{CROSSES: tuple(crosses)}))
+
+    async def _refuse_views(self, sql: SqlText, crosses: Sequence[str]) -> None:
+        kept = {model.table for model in self._models.values() if model.is_tenanted and not model.is_row_secured}
+        await refuse_views(self._all, sql, kept - {*crosses})
 
     async def _fetch(self, guarded: Query) -> list[tuple[object, ...]]:
         table = self._session.table(guarded.model)

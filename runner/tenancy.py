@@ -7,8 +7,10 @@ from collections.abc import Collection
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runner.dialects.base import Session
 from runner.dialects.row_security import POLICY
-from runner.errors import DefinitionError, Problem
+from runner.errors import DefinitionError, Problem, StepError
+from schemas.sqltext import SqlText, read_sql
 
 _ROLES = """
 SELECT r.rolname, r.rolname = session_user, r.rolsuper FROM pg_roles r
@@ -22,7 +24,7 @@ _POLICIES = """
 SELECT c.relname, p.polname FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
 WHERE p.polpermissive AND p.polname <> :policy
   AND c.oid = ANY (SELECT to_regclass(quote_ident(name)) FROM unnest(CAST(:tables AS text[])) t(name)) ORDER BY 1, 2"""
-_VIEWS = """
+_OVER = """
 WITH RECURSIVE over(view, base) AS (
   SELECT r.ev_class, c.oid FROM pg_class c
     JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid
@@ -32,12 +34,38 @@ WITH RECURSIVE over(view, base) AS (
   UNION
   SELECT r.ev_class, o.base FROM over o
     JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = o.view
-    JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid WHERE r.ev_class <> o.view)
+    JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid WHERE r.ev_class <> o.view)"""
+"""The views over some tables, those over other views among them."""
+_VIEWS = f"""{_OVER}
 SELECT DISTINCT v.relname, v.relkind::text, b.relname FROM over o
 JOIN pg_class v ON v.oid = o.view JOIN pg_class b ON b.oid = o.base
 WHERE has_any_column_privilege(v.oid, 'SELECT') AND (v.relkind = 'm' OR NOT EXISTS (
   SELECT FROM unnest(v.reloptions) option WHERE option IN ('security_invoker=true', 'security_invoker=on',
     'security_invoker=1', 'security_invoker=yes'))) ORDER BY 1"""
+
+
+async def views_over(session: Session, tables: Collection[str]) -> set[str]:
+    """The names, in lower case, of the views through which rows of these tables can be read."""
+    if session.database == "postgresql":
+        named = f"{_OVER} SELECT DISTINCT lower(v.relname) FROM over o JOIN pg_class v ON v.oid = o.view"
+        return {str(name) for (name,) in await session.fetch(sa.text(named).bindparams(tables=list(tables)))}
+    master = sa.table("sqlite_master", sa.column("name"), sa.column("sql"), sa.column("type"))
+    asked = sa.select(sa.func.lower(master.c.name), master.c.sql).where(master.c.type == "view")
+    views = {str(name): read_sql(str(text)).tables for name, text in await session.fetch(asked)}
+    found: set[str] = set()
+    while more := {name for name, used in views.items() if name not in found and used & {*tables, *found}}:
+        found |= more
+    return found
+
+
+async def refuse_views(session: Session, sql: SqlText, tables: Collection[str]) -> None:
+    """Raises `StepError` DF546 for a text that names a view over one of these tables: whether there is one is known in
+    the database alone."""
+    if tables and (named := sorted(sql.tables & await views_over(session, tables))):
+        what = f"the view {named[0]!r} is over a table of tenants"
+        why = "a text of your own carries no tenant, so it would reach the rows of all of them"
+        fix = "tenancy: database in dfrun.yaml, or name the table itself with cross_tenant: true"
+        raise StepError(Problem("DF546", what, None, why, fix))
 
 
 def refuse_sqlite() -> DefinitionError:

@@ -130,6 +130,27 @@ def test_a_text_that_names_a_table_of_tenants_is_not_sent(engine: AsyncEngine, t
     asyncio.run(work())
 
 
+def test_a_text_that_names_a_view_over_a_table_of_tenants_is_not_sent(engine: AsyncEngine) -> None:
+    async def work() -> None:
+        shop = await two(engine)
+        async with engine.begin() as connection:
+            for text in ("seen AS SELECT sku FROM product", "above AS SELECT sku FROM seen", "one AS SELECT 1 AS n"):
+                await connection.exec_driver_sql(f"CREATE VIEW {text}")
+        try:
+            for text in ("SELECT * FROM seen", 'SELECT * FROM one, "above"', "SELECT (SELECT max(sku) FROM ABOVE)"):
+                with pytest.raises(StepError, match="DF546"):
+                    await shop.do("sql.query", sql=text)
+            with pytest.raises(StepError, match="DF546"):
+                await shop.do("sql.execute", sql="DELETE FROM seen WHERE 1 = 0")
+            assert await shop.rows("sql.query", sql="SELECT n FROM one") == [(1,)]
+        finally:
+            async with engine.begin() as connection:
+                for name in ("above", "seen", "one"):
+                    await connection.exec_driver_sql(f"DROP VIEW {name}")
+
+    asyncio.run(work())
+
+
 # --- two tenants side by side ------------------------------------------------------------------------------------
 
 ITEMS = """\
