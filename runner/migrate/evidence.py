@@ -21,7 +21,7 @@ SELECT DISTINCT v.relname, c.relname, a.attname FROM pg_depend d
 JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class
 JOIN pg_class c ON c.oid = d.refobjid JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
 WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND v.oid <> c.oid
-  AND c.relnamespace = current_schema()::regnamespace ORDER BY 1, 2, 3"""
+  AND c.relnamespace = {schema}::regnamespace ORDER BY 1, 2, 3"""
 
 
 async def gather(live: Live, steps: Sequence[Step], proved: str) -> tuple[Evidence, list[Problem]]:
@@ -107,7 +107,8 @@ async def dependants(
         return found
     if not any(change.op in ("change_type", "change_generated") for change in changes):
         return []
-    views = await live.fetch(_VIEWS)
+    # the copy stands before the schema in the search path by now
+    views = await live.fetch(_VIEWS.format(schema=postgresql.literal(postgresql.quoted(live.schema))))
     for change in changes:
         if change.op in ("change_type", "change_generated"):
             old = (names.table(change.table), names.column(change.table, change.name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from runner.migrate.casts import Cast, cast
 from runner.migrate.difference import Change
@@ -214,9 +215,13 @@ class RuleRecipes:
         yield self.s.step(change, change.op, "contract", 80, "outside", [build], undo, probes=probes,
                           label=f"build index of {change.op}", locks={change.table: "SUE"})  # fmt: skip
         sql = [self._alter(change, f"DROP CONSTRAINT {quoted(change.name)}")] if verb == "change" else []
+        named = self.changes.get(f"drop_index:{change.subject}")
+        if named is not None:  # an index that has the constraint's name until now
+            sql.append(f"DROP INDEX {quoted(change.name)}")
         using = f"ADD CONSTRAINT {quoted(change.name)} {word} USING INDEX {quoted(temporary)}"
         sql.append(self._alter(change, using + (deferrable[0] if deferrable else "")))
-        yield self.s.step(change, change.op, "contract", 81, "brief", sql)
+        step = self.s.step(change, change.op, "contract", 81, "brief", sql)
+        yield step if named is None else replace(step, parts=(*step.parts, self.s.part(named, "drop_index")))
 
     def _validate_constraint(self, change: Change) -> Iterator[Step]:
         if given(change.after)["valid"] == "no":
@@ -260,6 +265,8 @@ class RuleRecipes:
         yield self.s.step(change, "change_index", "contract", 78, "brief", rename, label="finish change_index")
 
     def _drop_index(self, change: Change) -> Iterator[Step]:
+        if any(f"add_{kind}:{change.subject}" in self.changes for kind in ("unique", "primary_key")):
+            return  # it gives its name to a constraint, which takes it away
         undo = [create_index(change.table, change.name, given(change.before), concurrently=True)]
         sql = [f"DROP INDEX CONCURRENTLY {quoted(change.name)}"]
         yield self.s.step(change, "drop_index", "contract", 95, "outside", sql, undo)

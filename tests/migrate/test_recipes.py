@@ -47,12 +47,19 @@ CASES = {
                           {"change_unique:item.once": "MEDIUM"}),
     "nulls that are not distinct": (ITEM.format(", CONSTRAINT once UNIQUE (name)"),
                                     ITEM.format(", CONSTRAINT once UNIQUE NULLS NOT DISTINCT (name)"), {"change_unique:item.once": "MEDIUM"}),
+    "an index gives its name to a rule": ((ITEM.format(""), "CREATE UNIQUE INDEX once ON item (code) WHERE code > 5"),
+                                          ITEM.format(", CONSTRAINT once UNIQUE (code)"),
+                                          {"add_unique:item.once": "MEDIUM", "drop_index:item.once": "LOW"}),
+    "a rule gives its name to an index": (ITEM.format(", CONSTRAINT once UNIQUE (code)"),
+                                          (ITEM.format(""), "CREATE UNIQUE INDEX once ON item (code) WHERE code > 5"),
+                                          {"drop_unique:item.once": "MEDIUM", "add_index:item.once": "MEDIUM"}),
     "another collation": (ITEM.format(', word text COLLATE "C"'), ITEM.format(", word text"), {"change_collation:item.word": "MEDIUM"}),
 }  # fmt: skip
 
 
-def migrator(shop: Shop, statement: str) -> Migrator:
-    wanted = Wanted("postgresql", {"item": (statement,)}, {"item": "Item"}, sources={"item": "m"}, read=frozenset("m"))
+def migrator(shop: Shop, texts: str | tuple[str, ...]) -> Migrator:
+    statements = (texts,) if isinstance(texts, str) else texts
+    wanted = Wanted("postgresql", {"item": statements}, {"item": "Item"}, sources={"item": "m"}, read=frozenset("m"))
     return replace(shop.migrator(BASE), wanted=wanted)
 
 
