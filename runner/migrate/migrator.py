@@ -25,11 +25,13 @@ from runner.migrate.history import Meta, Migration, Recorded
 from runner.migrate.lock import held, is_held, queue
 from runner.migrate.metrics import Metrics, metrics_of
 from runner.migrate.plan import MigrationPlan, PlanFile
-from runner.migrate.planner import Goal, State, build_plan, meta_after, read_state, wanted_snapshot
+from runner.migrate.planner import Goal, build_plan, meta_after, wanted_snapshot
 from runner.migrate.resume import after_failure, nothing_unfinished, position, settle_unfinished, told, told_if_lost
 from runner.migrate.rollback import Rollback, Target, find_target, losses
 from runner.migrate.scratch import read
-from runner.migrate.snapshot import Key, Snapshot
+from runner.migrate.snapshot import Snapshot
+from runner.migrate.stale import refuse_changed, refuse_stale
+from runner.migrate.state import foreign_after, read_state
 from runner.migrate.status import Drift, Status
 from runner.migrate.step import Backup, Phase, step_from
 from runner.migrate.trash import Kept, list_kept, purge
@@ -157,7 +159,7 @@ class Migrator:
             await self._settled()
             return Outcome("nothing", plan)
         if file is not None:
-            _refuse_stale(file, plan)
+            refuse_stale(file, plan)
         if confirm is not None and not plan.blocked:
             said = confirm(plan)
             if said is None:
@@ -209,7 +211,7 @@ class Migrator:
             plan = await build_plan(live, goal, recorded)
             if not plan.steps:
                 return Outcome("nothing", plan, lock_wait_ms=lock.waited_ms)
-            _refuse_changed(shown, plan)
+            refuse_changed(shown, plan)
             meta = rolls_back.meta if rolls_back else meta_after(plan, goal, recorded, live)
             files = await self._files(plan)
             number = await self._begin(live, plan, kind, meta, lock.waited_ms, files)
@@ -242,7 +244,7 @@ class Migrator:
     ) -> Work:
         state = await read_state(live, wanted, want, recorded)
         return Work(
-            live, number, plan.steps, plan.before.tables | plan.after.tables, _foreign(state, plan), self.limits,
+            live, number, plan.steps, plan.before.tables | plan.after.tables, foreign_after(state, plan), self.limits,
             tell=self.on_step, ends=time.monotonic() + self.limits.total_seconds,
         )  # fmt: skip
 
@@ -281,7 +283,7 @@ class Migrator:
                 if not plan.steps:
                     await live.execute("ROLLBACK")
                     return Outcome("nothing", plan, lock_wait_ms=waited)
-                _refuse_changed(shown, plan)
+                refuse_changed(shown, plan)
                 copy = await back_up(self.engine, plan)
                 files = await self._files(plan, copy)
                 meta = rolls_back.meta if rolls_back else meta_after(plan, goal, recorded, live)
@@ -447,36 +449,3 @@ class Migrator:
 
 def _back(target: Target, allow: frozenset[str]) -> Goal:
     return Goal(target.want, target.wanted, target.backups, allow=allow, is_rollback=True, undos=target.undos)
-
-
-def _foreign(state: State, plan: MigrationPlan) -> frozenset[Key]:
-    renamed = {s.parts[0].change: s for s in plan.steps if s.rank == 10 or s.op.startswith("rename_table")}
-    tables = {}
-    for step in renamed.values():
-        if step.op.startswith(("rename_table", "restore_table")):
-            old = next(iter(step.locks))
-            tables[old] = step.tables[0]
-    mapped = {(kind, tables.get(table, table), name) for kind, table, name in state.foreign}
-    # what was made by hand and is reverted now is part of the plan
-    return (state.foreign | mapped) - plan.before.items.keys()
-
-
-def _refuse_stale(file: PlanFile, plan: MigrationPlan) -> None:
-    if file.hash == plan.hash:
-        return
-    body = plan.body()
-    if file.body["from"] != body["from"] or file.body["server"] != body["server"]:
-        why = "the database is not as it was when the plan was made"
-    elif file.body["to"] != body["to"]:
-        why = "the models are not as they were when the plan was made"
-    else:
-        why = "the same change is planned in other steps now: another version of dfrun, a trigger or view that changed"
-    raise TablesError(Problem("DF611", "the plan is stale", None, why, "make it again: dfrun migrate plan -o yaml"))
-
-
-def _refuse_changed(shown: MigrationPlan, plan: MigrationPlan) -> None:
-    if plan.blocked:
-        raise TablesError(plan.blocked)
-    if shown.hash != plan.hash:
-        why = "while the lock was waited for, somebody changed the database"
-        raise TablesError(Problem("DF611", "the plan is stale", None, why, "dfrun migrate plan shows what is left"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy.exc import DBAPIError
 
 from runner.errors import Problem, TablesError
-from runner.migrate import recipes_postgresql, recipes_sqlite, sqlite
+from runner.migrate import recipes_postgresql, recipes_sqlite
 from runner.migrate.connection import Live
 from runner.migrate.difference import Change, compare
 from runner.migrate.evidence import dependants, gather
@@ -23,7 +23,7 @@ from runner.migrate.renames import Rename, ambiguous, names_of, old_name_steps, 
 from runner.migrate.rollback import restore_steps
 from runner.migrate.scratch import copy_statements, read, scratch
 from runner.migrate.snapshot import OWN, Key, Snapshot, canonical, differing
-from runner.migrate.sqlite import Attached
+from runner.migrate.state import State, read_state
 from runner.migrate.step import PHASES, Backup, Step, batches_of, grouped
 from runner.migrate.wanted import Hint, Wanted
 from runner.migrate.written import Written, written_steps
@@ -49,20 +49,6 @@ class Goal:
     undos: tuple[Step, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """The database at hand: everything that is there, what of it is dfrun's business, what was made by hand."""
-
-    full: Snapshot
-    foreign: frozenset[Key]
-    attached: tuple[Attached, ...] = ()
-
-    @property
-    def managed(self) -> Snapshot:
-        """What plans are about."""
-        return self.full.visible.without(self.foreign)
-
-
 async def wanted_snapshot(live: Live, wanted: Wanted, recorded: Recorded) -> Snapshot:
     """What the models want, as this database spells it; a table that history does not remember as it is wanted now is
     built in a scratch place."""
@@ -82,35 +68,6 @@ def digests_of(live: Live, wanted: Wanted) -> dict[str, str]:
 
     here = f"{live.database} {live.version} {__version__}"
     return {t: hashlib.sha256(f"{digest} {here}".encode()).hexdigest()[:16] for t, digest in wanted.digests.items()}
-
-
-async def read_state(live: Live, wanted: Wanted, want: Snapshot, recorded: Recorded) -> State:
-    """The managed tables as they are: those of the models, those that history knows, and those that a hint names."""
-    known = recorded.known
-    hinted = {old for hint in wanted.hints if hint.kind == "table" for old in hint.old}
-    tables = frozenset(want.tables | known.tables | hinted)
-    kept = {b.kept for m in recorded.migrations for b in m.backups if b.kind in ("trash_table", "shadow")}
-    full = await read(live, tables | kept)
-    foreign = frozenset(_foreign(full.visible, want, known, wanted.hints))
-    attached = tuple(await sqlite.attached(live)) if live.database == "sqlite" else ()
-    return State(full, foreign, attached)
-
-
-def _foreign(full: Snapshot, want: Snapshot, known: Snapshot, hints: Sequence[Hint]) -> Iterable[Key]:
-    """What was made by hand: neither wanted nor recorded, and no source of a rename."""
-    sources = {("column", h.table, old) for h in hints if h.kind == "column" for old in h.old}
-    sources |= {("index", h.table, old) for h in hints if h.kind == "index" for old in h.old}
-    renamed = {old: h.table for h in hints if h.kind == "table" for old in h.old}
-    for key in full.items:
-        kind, table, name = key
-        now = (kind, renamed.get(table, table), name)
-        if table not in known.tables and table not in renamed and kind == "table":
-            continue
-        is_known = key in known.items or now in want.items or now in sources or key in want.items
-        if not is_known and not name.startswith(OWN):
-            if table in renamed and table not in known.tables:
-                continue
-            yield key
 
 
 async def build_plan(live: Live, goal: Goal, recorded: Recorded) -> MigrationPlan:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from runner.migrate.difference import Change
 from runner.migrate.risks import Risk, catalogue
-from runner.migrate.snapshot import OWN, Snapshot
+from runner.migrate.snapshot import OWN, Facts, Snapshot
 from runner.migrate.sqlite import Attached
 from runner.migrate.step import Backup, Mode, Part, Phase, Probe, Step
 from runner.migrate.wanted import Wanted
@@ -102,6 +102,12 @@ class Situation:
     def shadow(self, table: str, name: str) -> str:
         """The name of a table that keeps the values before a change."""
         return cut(f"{OWN}bak_{self.key}_{table}_{name}")
+
+
+def given(facts: Facts | None) -> Facts:
+    """The side of a change that a recipe reads."""
+    assert facts is not None, "a change has the side that its recipe reads"
+    return facts
 
 
 def cut(name: str) -> str:

@@ -9,8 +9,8 @@ from functools import partial
 from runner.migrate import postgresql
 from runner.migrate.difference import KINDS, Change
 from runner.migrate.postgresql import add_constraint, column_text, literal, quoted
-from runner.migrate.recipes import Situation, cut
-from runner.migrate.rules_postgresql import RuleRecipes, cast_of, given, key_of
+from runner.migrate.recipes import Situation, cut, given
+from runner.migrate.rules_postgresql import RuleRecipes, cast_of, key_of
 from runner.migrate.snapshot import OWN, Facts
 from runner.migrate.step import Backup, Batch, Mode, Probe, Step
 

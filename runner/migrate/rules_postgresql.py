@@ -9,7 +9,7 @@ from dataclasses import replace
 from runner.migrate.casts import Cast, cast
 from runner.migrate.difference import Change
 from runner.migrate.postgresql import add_constraint, create_index, quoted, words_needed
-from runner.migrate.recipes import Situation, cut
+from runner.migrate.recipes import Situation, cut, given
 from runner.migrate.snapshot import OWN, Facts
 from runner.migrate.step import Phase, Probe, Step
 
@@ -282,12 +282,6 @@ class RuleRecipes:
         old, new = quoted(given(change.before)["name"]), quoted(change.name)
         sql, undo = [f"ALTER INDEX {old} RENAME TO {new}"], [f"ALTER INDEX {new} RENAME TO {old}"]
         yield self.s.step(change, "rename_index", "expand", 12, "brief", sql, undo)
-
-
-def given(facts: Facts | None) -> Facts:
-    """The side of a change that a recipe reads."""
-    assert facts is not None, "a change has the side that its recipe reads"
-    return facts
 
 
 def cast_of(change: Change) -> Cast:
