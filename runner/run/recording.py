@@ -90,7 +90,7 @@ class Recorder(Access):
         before = await self._met(update.model, update.where, None, update.data, update.deleted)
         row = await super().update_one(update)
         after = tuple(row[name] for name in update.model.fields)
-        self._changed(update.model, update.assigns, before, {_key(update.model, after): after})
+        self._changed(update.model, _assigns(update), before, {_key(update.model, after): after})
         return row
 
     async def execute(self, write: Update | Delete) -> int:
@@ -104,7 +104,7 @@ class Recorder(Access):
             self._keep(model, "hidden" if is_soft else "deleted", before)
         else:
             after = {_key(model, row): row async for row in self._by_key(model, [_key(model, row) for row in before])}
-            self._changed(model, write.assigns, before, after)
+            self._changed(model, _assigns(write), before, after)
         return count
 
     async def load(self, load: Load) -> bulk.Loaded:
@@ -172,6 +172,12 @@ class Recorder(Access):
         if rows:
             columns = (*model.primary_key, *(f"before {n}" for n in fields), *(f"after {n}" for n in fields))
             self.effects.append(Effect(model.name, "changed", _spooled(columns, rows), fields, added))
+
+
+def _assigns(update: Update) -> tuple[Assign, ...]:
+    """What an update changes: of a restore, when the row was deleted, too."""
+    is_restore = "soft_delete" in update.model.features and update.deleted == "only"
+    return (*update.assigns, Assign("deleted_at", "$set", ())) if is_restore else update.assigns
 
 
 def _is_added(assign: Assign) -> bool:

@@ -66,13 +66,14 @@ class Shop:
             await store.close()
 
     async def rows(self) -> dict[str, dict[Any, dict[str, Any]]]:
-        """What a user sees: all rows that are not hidden, without what dfrun writes itself."""
+        """All rows, and since when they are deleted, without what else dfrun writes itself."""
 
         async def read(access: Access) -> dict[str, dict[Any, dict[str, Any]]]:
             found: dict[str, dict[Any, dict[str, Any]]] = {}
             for model in self.models.values():
                 names = [n for n, f in model.fields.items() if not f.managed]
-                listed = await access.fetch(Read(model, tuple(names)))
+                names += ["deleted_at"] * ("deleted_at" in model.fields)
+                listed = await access.fetch(Read(model, tuple(names), deleted="included"))
                 found[model.name] = {row[0]: dict(zip(names, row, strict=True)) for row in listed}
             return found
 
@@ -85,8 +86,9 @@ class Shop:
             product, ticket = self.models["Product"], self.models["Ticket"]
             for n, sku in enumerate("abcd"):
                 await access.insert(Insert(product, {"sku": sku, "stock": n, "price": Decimal(n + 1), "note": None}))
-            for code in ("x", "y"):
+            for code in ("x", "y", "z"):
                 await access.insert(Insert(ticket, {"code": code, "places": 5}))
+            await access.execute(Delete(ticket, Compare("code", "$eq", "z")))
 
         await self.act(work)
 
@@ -102,6 +104,7 @@ ACTS = st.lists(
         st.tuples(st.just("delete"), st.sampled_from("abcd")),
         st.tuples(st.just("load"), st.sampled_from(["error", "skip", "upsert"]), st.lists(st.sampled_from("abijk"), unique=True)),
         st.tuples(st.just("hide"), st.sampled_from("xy")),
+        st.tuples(st.just("show"), st.sampled_from("xyz"), st.integers(0, 4)),
         st.tuples(st.just("places"), st.integers(1, 4)),
         st.tuples(st.just("tickets"), st.lists(st.sampled_from("xpq"), unique=True), st.sampled_from(["skip", "upsert"])),
     ),
@@ -154,6 +157,9 @@ async def do(access: Access, shop: Shop, act: Sequence[Any]) -> None:
             )
         case ("hide", code):
             await access.execute(Delete(ticket, Compare("code", "$eq", code)))
+        case ("show", code, step):
+            changes = (by(ticket, "places", step),) if step else ()
+            await access.execute(Update(ticket, Compare("code", "$eq", code), changes, deleted="only"))
         case ("places", step):
             await access.execute(Update(ticket, EVERY_ROW, (by(ticket, "places", step, "$subtract"),)))
         case ("tickets", codes, conflict):
@@ -255,6 +261,28 @@ def test_a_row_that_others_work_with_is_a_conflict(shop: Shop, act: str) -> None
         with pytest.raises(StepError) as caught:
             await shop.act(lambda access: take_back(access, effects, shop.models))
         assert (caught.value.problem.code, caught.value.error_class) == ("DF570", "conflict")
+        assert await shop.rows() == before
+
+    asyncio.run(work())
+
+
+def test_a_restored_row_is_deleted_again_since_when_it_was(shop: Shop) -> None:
+    ticket = shop.models["Ticket"]
+
+    async def work() -> None:
+        await shop.clear()
+        before = await shop.rows()
+        hidden = next(id_ for id_, row in before["Ticket"].items() if row["deleted_at"] is not None)
+
+        async def step(access: Access) -> Any:
+            recorder = Recorder(access)
+            await recorder.execute(Update(ticket, EVERY_ROW, (by(ticket, "places", 2),), deleted="only"))
+            return recorder.effects
+
+        effects = await shop.act(step)
+        shown = (await shop.rows())["Ticket"][hidden]
+        assert (shown["code"], shown["places"], shown["deleted_at"]) == ("z", 7, None)
+        await shop.act(lambda access: take_back(access, effects, shop.models))
         assert await shop.rows() == before
 
     asyncio.run(work())
