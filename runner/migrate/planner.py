@@ -17,7 +17,7 @@ from runner.migrate.difference import Change, compare
 from runner.migrate.evidence import dependants, gather
 from runner.migrate.history import DONE, Meta, Recorded
 from runner.migrate.plan import MigrationPlan
-from runner.migrate.postgresql import literal, quoted
+from runner.migrate.postgresql import data_files, literal, quoted
 from runner.migrate.recipes import Situation
 from runner.migrate.renames import Rename, ambiguous, names_of, old_name_steps, resolve, restores, statements
 from runner.migrate.rollback import restore_steps
@@ -362,17 +362,19 @@ class _Work:
 
     async def _prove(self, place: Live) -> None:
         """Run every step on the copy; note the state after each transaction; the last one must be what is wanted."""
-        state = await self._read(place)
+        state, files = await self._read(place), await data_files(place)
         proved: list[Step] = []
         for group in batches_of(self.steps):
             todo = group[max(0, len(self.prepared) - len(proved)) :]
             for step in todo:
                 await self._try(place, step)
+            rewritten: set[str] = set()
             if todo:
-                state = await self._read(place)
+                state, before, files = await self._read(place), files, await data_files(place)
+                rewritten = {table for key, (table, file) in files.items() if before.get(key, (table, file))[1] != file}
             last = len(proved) + len(group) - 1
             after = self._managed(state).fingerprint if todo else self.prepared[last]
-            proved += [replace(step, after=after) for step in group]
+            proved += [replace(s, after=after, rewrites=tuple(sorted(rewritten & {*s.tables}))) for s in group]
         self.steps = proved
         found = self._managed(state)
         wrong = [f"{kind} {table}.{name}" for kind, table, name in differing(found, self.want)]

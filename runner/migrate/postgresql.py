@@ -89,6 +89,16 @@ async def read(live: Live, tables: Collection[str] | None = None) -> Snapshot:
     return Snapshot(items, {table: tuple(columns) for table, columns in order.items()})
 
 
+async def data_files(live: Live) -> dict[int, tuple[str, int]]:
+    """The name and the file of the rows of each table of the schema, by its number; none on another database. A
+    statement that gives a table another file has rewritten it."""
+    if live.database == "sqlite":
+        return {}
+    oid = "pg_my_temp_schema()" if live.schema == "pg_temp" else f"{literal(quoted(live.schema))}::regnamespace"
+    sql = f"SELECT oid, relname, relfilenode FROM pg_class WHERE relnamespace = {oid} AND relkind = 'r'"
+    return {int(number): (str(name), int(file)) for number, name, file in await live.fetch(sql)}
+
+
 def _column(
     kind: str, is_required: bool, default: str | None, identity: str, generated: str, collation: str | None,
     owns_sequence: bool, unproved: str | None,

@@ -160,7 +160,11 @@ class Recipes(RuleRecipes):
             rule = "widen_type_indexed"
         kind = after["type"] + (f" COLLATE {after['collation']}" if "collation" in after else "")
         using = f" USING {found.using.replace('{c}', name)}" if found.using else ""
-        sql = [self._column_action(change, f"TYPE {kind}{using}")]
+        if rule == "change_zone":
+            # instants are read as UTC; the server sees that it need not write the table only without an expression
+            sql = ["SET LOCAL timezone = 'UTC'", self._column_action(change, f"TYPE {kind}")]
+        else:
+            sql = [self._column_action(change, f"TYPE {kind}{using}")]
         moves_default = "default" in before and (rule not in _WIDE or before.get("default") != after.get("default"))
         if moves_default:
             sql.insert(0, self._column_action(change, "DROP DEFAULT"))

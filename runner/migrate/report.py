@@ -49,8 +49,8 @@ def _rows(plan: MigrationPlan) -> list[list[str]]:
         if any(b.kind == "shadow" for b in step.backups):
             says += "; the values before are kept"
         size = plan.evidence.bytes.get(step.tables[0], 0) if step.tables else 0
-        if step.risk is not None and step.risk.lock == "HIGH" and size:
-            says += f"; {_size(size)}"
+        if step.rewrites:
+            says += f"; rewrites {_size(size)}" if size else "; rewrites the table"
         rule = ", ".join(dict.fromkeys(part.rule for part in step.parts))
         rows.append([str(number), step.op, says, locks, "" if count is None else str(count), step.level, rule])
     return rows

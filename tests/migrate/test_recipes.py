@@ -10,6 +10,7 @@ import pytest
 
 from runner.migrate.gate import Gate
 from runner.migrate.migrator import Migrator
+from runner.migrate.report import plan_text
 from runner.migrate.wanted import Wanted
 from tests.migrate.conftest import Shop
 from tests.migrate.test_changes import BASE, ROWS, changed
@@ -121,3 +122,40 @@ def test_indexes_of_postgresql_come_change_and_go_without_a_difference_that_is_n
     assert shop.plan(other).changes == {}
     shop.apply(plain)
     assert shop.plan(plain).changes == {}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_rewritten"),
+    [
+        ("character varying(5)", "character varying(9)", False), ("character varying(5)", "text", False),
+        ("numeric(8,2)", "numeric(10,2)", False), ("numeric(8,2)", "numeric", False),
+        ("integer", "bigint", True), ("numeric(8,2)", "numeric(8,1)", True), ("integer", "text", True), ("text", "integer", True),
+        ("timestamp without time zone", "timestamp with time zone", False), ("real", "double precision", True),
+        ("json", "jsonb", True),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_rewriting_is_what_the_server_does(
+    shop: Shop, before: str, after: str, is_rewritten: bool
+) -> None:
+    """The lock of a change of type is HIGH exactly where the server writes the table anew, which the proof sees."""
+    asyncio.run(migrator(shop, ITEM.format(f", word {before}")).apply(Gate()))
+    plan = asyncio.run(migrator(shop, ITEM.format(f", word {after}")).plan())
+    rewrites = {table for step in plan.steps for table in step.rewrites}
+    assert bool(rewrites) == is_rewritten
+    assert ("HIGH" in {step.risk.lock for step in plan.steps if step.risk}) == is_rewritten
+    assert ("rewrites " in plan_text(plan)) == is_rewritten
+
+
+def test_moments_without_a_zone_are_read_as_utc_whatever_the_session_says(shop: Shop) -> None:
+    async def work() -> None:
+        first, then = (migrator(shop, ITEM.format(f", at timestamp {zone} time zone")) for zone in ("without", "with"))
+        await first.apply(Gate())
+        await shop_run(shop, "INSERT INTO item (id, code, at) VALUES (1, 1, '2024-02-29 12:00')")
+        await shop_run(shop, "ALTER ROLE CURRENT_USER SET timezone = 'America/New_York'")
+        try:
+            await then.apply(Gate("HIGH", frozenset((await then.plan()).changes)))
+        finally:
+            await shop_run(shop, "ALTER ROLE CURRENT_USER RESET timezone")
+
+    asyncio.run(work())
+    assert shop.rows("SELECT at = '2024-02-29 12:00+00' FROM item") == [(True,)]
