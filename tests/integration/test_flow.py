@@ -102,7 +102,7 @@ TABLE = [
     ("skipped", "after finished", "succeeded"), ("skipped", "condition", "skipped"),
     ("failed", "data", "blocked"), ("failed", "data with a default", "blocked"), ("failed", "after", "blocked"),
     ("failed", "after finished", "succeeded"), ("failed", "condition", "blocked"),
-    ("timed_out", "data", "blocked"), ("timed_out", "after", "blocked"), ("timed_out", "after finished", "succeeded"),
+    ("timed_out", "data", "blocked"), ("timed_out", "data with a default", "blocked"), ("timed_out", "after", "blocked"), ("timed_out", "after finished", "succeeded"), ("timed_out", "condition", "blocked"),
     ("blocked", "data", "blocked"), ("blocked", "data with a default", "blocked"), ("blocked", "after", "blocked"),
     ("blocked", "after finished", "succeeded"), ("blocked", "condition", "blocked"),
 ]  # fmt: skip
