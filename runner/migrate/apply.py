@@ -222,7 +222,7 @@ class Work:
         told = step_error(error, {}).problem
         where = self.standing(number)
         what = f"step {number}, {step.op}, failed: {told.what}"
-        return MigrationError(Problem("DF617", what, None, " ".join(t for t in (told.why, where) if t), ""))
+        return MigrationError(Problem("DF617", what, None, "; ".join(t for t in (told.why, where) if t), told.fix))
 
     def standing(self, number: int) -> str:
         """Where the database stands when this step does not happen."""

@@ -115,7 +115,11 @@ async def told_if_lost() -> AsyncIterator[None]:
     except Exception as error:
         if not is_database_error(error):
             raise
-        if not isinstance(error, PendingRollbackError) and step_error(error, {}).error_class != "transient":
+        refused = step_error(error, {})
+        if refused.sqlstate in ("42501", "25006", "53100"):  # rights, a server that takes no writes, a full disk
+            told = refused.problem
+            raise TablesError(Problem("DF621", told.what, None, "the migration could not begin", told.fix)) from error
+        if not isinstance(error, PendingRollbackError) and refused.error_class != "transient":
             raise
         what = "the connection to the database was lost while the migration ran"
         why = "each transaction that was committed stays, with its steps in the ledger; the one at hand is gone"

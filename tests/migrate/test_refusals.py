@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -95,4 +96,31 @@ def test_a_trigger_that_changes_tables_behind_a_step_is_found_before_the_commit(
     assert caught.value.problems[0].code == "DF618"
     shop.run("DROP EVENT TRIGGER sneaks")
     assert set(shop.plan(after).changes) == {"add_column:order.paid"}
+    assert shop.apply(after).status == "applied"
+
+
+@POSTGRESQL
+def test_missing_rights_are_told_as_that_and_nothing_is_changed(shop: Shop, postgres_url: sa.URL) -> None:
+    """One user may not write the ledger, the other owns no table."""
+    after = changed("note: string?", "note: string?\n      paid: boolean?")
+    shop.apply(BASE)
+    schema = shop.rows("SELECT current_schema()")[0][0]
+    may = {"weak": "SELECT ON ALL TABLES", "other": "SELECT, INSERT, UPDATE ON ALL TABLES"}
+    told = {}
+    for name, rights in may.items():
+        role = f"{name}_{schema[-8:]}"
+        shop.run(f"CREATE ROLE {role} LOGIN", f"GRANT USAGE ON SCHEMA {schema}, dfrun TO {role}",
+                 f"GRANT {rights} IN SCHEMA {schema}, dfrun TO {role}", f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA dfrun TO {role}")  # fmt: skip
+        try:
+            settings = {"server_settings": {"search_path": schema}}
+            limited = open_engine(postgres_url.set(username=role), poolclass=sa.NullPool, connect_args=settings)
+            with pytest.raises(DfrunError) as caught:
+                asyncio.run(replace(shop.migrator(after), engine=limited).apply(Gate()))
+            told[name] = caught.value.problems[0]
+        finally:
+            shop.run(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+    assert {name: problem.code for name, problem in told.items()} == {"weak": "DF621", "other": "DF617"}
+    assert all("the database user may not do this" in problem.what for problem in told.values())
+    assert told["other"].why == "SQLSTATE 42501; nothing was changed"
+    assert all(problem.fix == "grant the right to this user, or take another user" for problem in told.values())
     assert shop.apply(after).status == "applied"
