@@ -162,8 +162,8 @@ GROUPS = st.sampled_from(
 )
 FUNCTIONS = st.one_of(
     st.sampled_from(["*", "age", "profile", "profile.a", "name"]).map(lambda field: {"$count": field}),
-    st.sampled_from(["price", "weight"]).map(lambda field: {"$sum": field}),
-    st.sampled_from(["price", "weight"]).map(lambda field: {"$avg": field}),
+    st.sampled_from(["price", "weight", "age"]).map(lambda field: {"$sum": field}),
+    st.sampled_from(["price", "weight", "age"]).map(lambda field: {"$avg": field}),
     st.tuples(
         st.sampled_from(["$min", "$max"]), st.sampled_from(["age", "name", "price", "day", "seen", "tier", "weight"])
     ).map(lambda p: {p[0]: p[1]}),
