@@ -28,6 +28,8 @@ class Proxy:
         self._target, self._cut, self._at = target, cut, at
         self._is_counted = is_counted or _is_commit
         self.cuts = 0
+        self.is_silent = False
+        """From now on nothing is passed on, and nothing refused."""
         self._seen = 0
         self._ready = threading.Event()
         self._stop: Callable[[], None] = lambda: None
@@ -105,6 +107,8 @@ class _Link:
             body = await self.reader.readexactly(int.from_bytes(size) - 4)
             message = kind + size + body
             is_first = is_first and body[:4] == (80877103).to_bytes(4)  # a request for TLS comes before the first
+            if self.proxy.is_silent:
+                continue
             if kind and self.proxy.wants_cut(message):
                 await self._break(message)
                 continue
@@ -129,7 +133,7 @@ class _Link:
             data = await self.back_reader.read(65536)
             if not data:
                 raise ConnectionError
-            if not self.is_mute:
+            if not self.is_mute and not self.proxy.is_silent:
                 self.writer.write(data)
                 await self.writer.drain()
             if self.ends_after_answer and b"COMMIT\x00" in data:

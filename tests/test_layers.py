@@ -19,7 +19,7 @@ LINES = [
     ["runner.catalog", "runner.sql.tables", "runner.data.writing", "runner.sql.statements", "runner.sql.scoping", "runner.tenants", "runner.tenancy",
      "runner.ledger"],
     ["runner.audit", "runner.migrate"],
-    ["runner.access", "runner.database"],
+    ["runner.access", "runner.database", "runner.data.parts"],
     ["runner.encryption.sealing", "runner.encryption.keys", "runner.encryption.kept"],
     ["runner.data.bulk", "runner.subjects", "runner.run.recording"],
     ["runner.nodes"],

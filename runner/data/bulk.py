@@ -10,6 +10,7 @@ from typing import Any
 
 from runner.access import Access
 from runner.data.intake import Intake, Misfit
+from runner.data.parts import DIGEST
 from runner.data.writing import Rejects, Writing, batches_of
 from runner.dialects.bulk import Loaded
 from runner.errors import Problem, StepError
@@ -51,7 +52,7 @@ async def create_many(writing: Writing, access: Access, progress: Callable[[int]
         output["ids"] = ids
     if writing.collects:
         output |= {"rejects": rejects.rows, "reject_count": rejects.count}
-    return output
+    return output | {DIGEST: writing.digest} if writing.digest else output
 
 
 def _load_of(writing: Writing, intake: Intake) -> Load:

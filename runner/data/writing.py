@@ -29,6 +29,8 @@ class Writing:
     collects: bool = False
     max_rejects: int | None = None
     returns_ids: bool = False
+    digest: str = ""
+    """Of a load that commits in parts: which rows this part is made of."""
     models: Mapping[str, ModelShape] = field(default_factory=dict)
 
     def taken(self, columns: Sequence[str]) -> tuple[str, ...]:

@@ -53,6 +53,7 @@ class Store:
         # SQLite has one writer. Waiting here keeps the order and no thread; the busy timeout is for other processes.
         self._is_secured = any(table.info.get(SECURED) for table in tables.values())
         self._turn = asyncio.Lock() if self.database == "sqlite" else None
+        self._is_broken = False
         self._idle: list[_Held] = []
         self._busy: list[_Held] = []
 
@@ -117,17 +118,19 @@ class Store:
                 held.driver._conn.interrupt()
 
     def break_off(self) -> None:
-        """Cut every connection that is in use: whatever waits for an answer of the server fails at once."""
-        for held in self._busy:
+        """Cut every connection: whatever waits for an answer of the server fails at once, and nobody says goodbye to a
+        server that does not answer."""
+        self._is_broken = True
+        for held in (*self._busy, *self._idle):
             if self.database == "postgresql":
                 held.driver.terminate()
 
     async def close(self) -> None:
         """Close every connection; the store can be used no more."""
-        for held in self._idle:
-            await held.connection.close()
+        for held in list(self._idle):
+            await (self._abandon(held) if self._is_broken else held.connection.close())
         self._idle.clear()
-        await self.engine.dispose()
+        await self.engine.dispose(close=not self._is_broken)
 
     def _begin(self, writes: bool, timeout_seconds: float | None, isolation: Isolation, label: str) -> list[Bound]:
         if self.database == "sqlite":

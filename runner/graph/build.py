@@ -10,7 +10,7 @@ with a step that holds its parameters. A group in one transaction becomes one st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -90,6 +90,8 @@ class _Builder:
             self._phase(scope, file.pipeline.finally_, ("finally",), "finally")
             self.problems += lost_rejects(file, self.steps, outputs)
             self.warnings += unknown_columns(file, self.steps, outputs)
+            if file.pipeline.ledger == "off":
+                self._refuse_parts(self.steps.values(), "under ledger: off", "the ledger knows which parts are done")
         if self.problems:
             raise DefinitionError(self.problems)
         pipeline = file.pipeline
@@ -270,6 +272,7 @@ class _Builder:
         outputs = self._links(inside, step.outputs, (*at, "outputs"))
         for inner in built.values():
             self._fits_transaction(scope, inner, at)
+        self._refuse_parts(built.values(), "inside a transaction", "a transaction is committed once, at its end")
         own = {n: self._maybe(link) for n, link in outputs.items()}
         outside = outside_of(tuple(built.values()), own)
         kind = Transaction(Inside(tuple(built.values()), own, outside), step.transaction.isolation)
@@ -297,6 +300,7 @@ class _Builder:
             return None
         part = self.undos.given(body, name, part)
         built[part.id] = part
+        self._refuse_parts(built.values(), "inside a loop", "each item is recorded by itself, and as a whole")
         fields = part.checked.output.fields or {}
         may_be_null = part.checked.output.nullable or part.id in self.may_skip
         outputs = {
@@ -328,6 +332,11 @@ class _Builder:
     def _maybe(self, link: Link) -> Link:
         """What a step that may be skipped gives may be null."""
         return replace(link, type=link.type.optional(), has_default=True) if link.root in self.may_skip else link
+
+    def _refuse_parts(self, steps: Iterable[GraphStep], where: str, why: str) -> None:
+        for step in (inner for each in steps for inner in each.with_inside() if inner.checked.parts is not None):
+            what = f"commit: batch stands {where}"
+            self.problems.append(Problem("DF319", what, step.place, why, "leave commit out"))
 
     def _fits_transaction(self, scope: Scope, inner: GraphStep, at: At) -> None:
         what = f"{inner.node} acts outside of the database"

@@ -114,6 +114,8 @@ def _hindrance(step: GraphStep) -> str:
         return ""
     if kind.name not in MODEL_KINDS or model is None:
         return "only what the nodes of models write is known row by row"
+    if step.checked.parts is not None:
+        return "commit: batch commits it in parts, which are not taken back as one"
     if kind.name in ("delete", "bulk_delete") and "soft_delete" not in model.features:
         taken = [m.name for m in step.subject.models.values() if _goes_with(m, model)]
         if taken:

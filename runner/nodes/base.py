@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.data.files import Files
 from runner.data.rows import Stream
@@ -46,7 +46,8 @@ class Checked:
 
     `streaming` names the members of the output that readers may take before the step is done (`csv.read`'s rows);
     its other members are there once one reader has seen the stream's end. `external` says that the step acts outside
-    every database, `only_reads` that it changes nothing, though its kind may.
+    every database, `only_reads` that it changes nothing, though its kind may. `parts`:
+    it commits in parts, each recorded by itself.
     """
 
     output: ValueType
@@ -54,6 +55,25 @@ class Checked:
     streaming: frozenset[str] = frozenset()
     external: External | None = None
     only_reads: bool = False
+    parts: Parts | None = None
+
+
+class Parts(Protocol):
+    """How a step that commits in parts is cut up, and put together again."""
+
+    def cut(self, parsed: Any) -> AsyncIterator[Any]:
+        """What to do for each part: always the same parts for the same data."""
+        ...
+
+    def limited(self, part: Any, before: Sequence[Mapping[str, object]]) -> object:
+        """The part in view of what those before it gave."""
+
+    def check(self, part: Any, value: Mapping[str, object]) -> None:
+        """Raises `StepError` when a recorded part was another one."""
+
+    async def join(self, values: Sequence[Mapping[str, object]], parsed: Any) -> Mapping[str, object]:
+        """The output of the whole."""
+        ...
 
 
 class Context(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from runner.data.intake import check_columns
+from runner.data.parts import LoadParts
 from runner.data.rows import ROWS_PER_BATCH, Rows, rows_of_mappings
 from runner.data.writing import Writing, rows_of
 from runner.nodes.arguments import model_of
@@ -30,6 +31,10 @@ REJECTS = Port(
     help="rows that do not fit: fail, or set them aside in the output `rejects`",
 )  # fmt: skip
 MAX_REJECTS = Port("max_rejects", INTEGER, help="more rejects than this fail the step")
+COMMIT = Port(
+    "commit", ValueType("enum", values=("step", "batch")), default="step", literal=True,
+    help="batch: each batch is committed and recorded by itself, and a resumed run goes on behind the last one",
+)  # fmt: skip
 RETURN_IDS = Port(
     "return_ids", ValueType("boolean"), default=False, literal=True, help="give the keys of all rows, in order"
 )
@@ -160,6 +165,11 @@ def reject_type(types: Mapping[str, ValueType] | None) -> ValueType:
     return ValueType("rows", fields=fields)
 
 
+def read_parts(arguments: Mapping[str, object]) -> LoadParts | None:
+    """How the load is cut up, where `commit: batch` says that it commits in parts."""
+    return LoadParts() if _under("commit", COMMIT.type, arguments.get("commit", "step")) == "batch" else None
+
+
 class BulkCreate:
     """Takes rows; gives counts, rejects, and the keys when asked."""
 
@@ -170,7 +180,7 @@ class BulkCreate:
     is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
-        own = (DATA, FIELDS, BATCH_SIZE, CONFLICT, KEY, RETURN_IDS, REJECTS, MAX_REJECTS)
+        own = (DATA, FIELDS, BATCH_SIZE, COMMIT, CONFLICT, KEY, RETURN_IDS, REJECTS, MAX_REJECTS)
         named = {port.name: port for port in own}
         return named | field_ports(model_of(subject), tuple(named))
 
@@ -204,7 +214,7 @@ class BulkCreate:
         parsed = replace(
             writing, conflict=conflict, key=key, collects=collects, returns_ids=returns_ids, models=subject.models
         )
-        return Checked(ValueType("record", fields=fields), parsed)
+        return Checked(ValueType("record", fields=fields), parsed, parts=read_parts(arguments))
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
         from runner.data.bulk import create_many

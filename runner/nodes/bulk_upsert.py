@@ -6,10 +6,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from runner.data.intake import check_columns
+from runner.data.parts import DIGEST
 from runner.data.writing import Writing
 from runner.nodes.arguments import model_of, read_under
 from runner.nodes.base import Checked, Context, Subject
-from runner.nodes.bulk_create import BATCH_SIZE, DATA, FIELDS, field_ports, read_writing, under_data
+from runner.nodes.bulk_create import (
+    BATCH_SIZE,
+    COMMIT,
+    DATA,
+    FIELDS,
+    field_ports,
+    read_parts,
+    read_writing,
+    under_data,
+)
 from runner.nodes.upsert import KEY, read_key
 from schemas.nodes import Port
 from schemas.shapes import ModelShape
@@ -45,7 +55,7 @@ class BulkUpsert:
     is_repeatable = False
 
     def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
-        named = {port.name: port for port in (DATA, KEY, UPDATE, FIELDS, BATCH_SIZE)}
+        named = {port.name: port for port in (DATA, KEY, UPDATE, FIELDS, BATCH_SIZE, COMMIT)}
         return named | field_ports(model_of(subject), tuple(named))
 
     def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
@@ -64,14 +74,14 @@ class BulkUpsert:
                     raise ValueProblem(f"the data has no column {name!r}, which is in the key", ("data",), kind="shape")
         members = {"created": ValueType("integer"), "updated": ValueType("integer")}
         parsed = replace(writing, conflict="upsert", key=key, update=update)
-        return Checked(ValueType("record", fields=members), parsed)
+        return Checked(ValueType("record", fields=members), parsed, parts=read_parts(arguments))
 
     async def run(self, parsed: object, context: Context) -> Mapping[str, object]:
         from runner.data.bulk import create_many
 
         assert isinstance(parsed, Writing)
         output = await create_many(parsed, context.access, context.progress)
-        return {"created": output["created"], "updated": output["updated"]}
+        return {name: output[name] for name in ("created", "updated", DIGEST) if name in output}
 
 
 KIND = BulkUpsert()

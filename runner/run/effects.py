@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from runner.data.files import Files
@@ -83,6 +84,8 @@ class Effects:
     async def _attempt(
         self, step: GraphStep, checked: Checked, context: StepContext, key: StepKey, wanted: frozenset[str] | None
     ) -> Value | Stream:
+        if checked.parts is not None and self.ledger is not None:
+            return await self._in_parts(step, checked, context, key, wanted)
         if step.kind.uses_database:
             return await self._in_transaction(step, checked, context, key, wanted)
         if checked.external is not None:
@@ -152,6 +155,29 @@ class Effects:
         if ledger is not None:
             ledger.committed(session)
         return value
+
+    async def _in_parts(
+        self, step: GraphStep, checked: Checked, context: StepContext, key: StepKey, wanted: frozenset[str] | None
+    ) -> Value | Stream:
+        """Each part in a transaction of its own; those that are recorded are passed over."""
+        assert checked.parts is not None
+        assert self.ledger is not None
+        values: list[Mapping[str, object]] = []
+        async for part in checked.parts.cut(checked.parsed):
+            own = replace(context, rows=None, emit=lambda event: None)
+            here = replace(key, part=str(len(values)))
+            record = self.ledger.records.get(here)
+            if record is not None:
+                value: object = await self._restored(record, own)
+            else:
+                judged = replace(checked, parsed=checked.parts.limited(part, values))
+                value = await self._in_transaction(step, judged, own, here, wanted)
+            assert isinstance(value, Mapping)
+            checked.parts.check(part, value)
+            values.append(value)
+            context.progress(own.rows or 0)
+            context.audit_head = own.audit_head or context.audit_head
+        return await self._recorded(await checked.parts.join(values, checked.parsed), context, key, wanted)
 
     async def recorded(
         self, value: Value, context: StepContext, key: StepKey, wanted: frozenset[str] | None

@@ -293,6 +293,22 @@ def _executor(
     return executor
 
 
+async def _run(executor: Executor) -> RunResult:
+    """The result; what the database refuses while it is asked what is recorded is a run that stands still, no refusal
+    of the call."""
+    from runner.dialects.errors import is_database_error, step_error
+
+    try:
+        return await executor.run()
+    except Exception as error:
+        if not is_database_error(error):
+            raise
+        told = step_error(error, {})
+        state: RunState = "silent" if told.error_class == "transient" else "failed"
+        fix = f"dfrun resume {executor.run_id}"
+        return RunResult(executor.run_id, executor.plan.name, state, {}, {}, 0.0, replace(told.problem, fix=fix))
+
+
 async def _see_through(executor: Executor, ledger: Ledger) -> RunResult:
     """Run to the end under a lease, and record how it ended."""
     loop = asyncio.get_running_loop()
@@ -302,9 +318,9 @@ async def _see_through(executor: Executor, ledger: Ledger) -> RunResult:
 
     with Lease(ledger.store.engine.url, ledger.run_id, ledger.epoch, heard) as lease:
         executor.lease = lease
-        result = await executor.run()
-        if result.state == "taken_over":
-            return result
+        result = await _run(executor)
+        if result.state in ("taken_over", "silent"):
+            return result  # nobody can write down the end of a run without its database; its lease ends by itself
         problem = result.problems[0] if result.problems else None
         outputs = _kept(result.outputs, ledger.seals)
 

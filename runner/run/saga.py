@@ -93,7 +93,8 @@ class Saga:
             if whole.phase != "main" or any(whole.id.startswith(f"{name}.") for name in covered):
                 continue
             for step in leaves_of(whole):
-                is_there = whole.id == step.id or any(key.step == step.id for key in parts)
+                is_done = whole.id == step.id and (step.checked.parts is None or live.state == "succeeded")
+                is_there = is_done or any(key.step == step.id for key in parts)
                 if step.writes and is_there and not (whole.id in self.undoes and step.undo is not None):
                     self.told[step.id] = UndoResult("stays", _why_it_stays(step, live))
 
@@ -184,9 +185,9 @@ def _result(value: object) -> UndoResult:
 
 
 def _has_acted(live: Ended) -> bool:
-    """Whether something of a step may be there: it is done, or may have acted, or some of its items are done."""
+    """Whether something of a step may be there: it is done, or may have acted, or some items or parts are done."""
     step = live.planned.step
-    if isinstance(step.kind, Loop):
+    if isinstance(step.kind, Loop) or step.checked.parts is not None:
         return live.state not in ("skipped", "blocked")
     kind = step.kind
     is_unknown = kind.writes and not kind.uses_database and live.state in ("undecided", "timed_out")

@@ -50,7 +50,7 @@ params: {round: {type: string, required: true}, sku: {type: string, required: tr
 steps:
   item: {node: Item.create, with: {stock: 100}, inputs: {sku: params.sku}}
   read: {node: csv.read, with: {path: lines.csv, columns: {number: integer, amount: decimal}}}
-  load: {node: Line.bulk_create, with: {batch_size: 50}, inputs: {data: read.rows, round: params.round}, after: item}
+  load: {node: Line.bulk_create, with: {batch_size: 50, commit: batch}, inputs: {data: read.rows, round: params.round}, after: item}
   left: {node: Item.update, with: {update: {stock: {$dec: 7}}}, inputs: {filter.sku: params.sku}, after: item}
   right: {node: Item.update, with: {update: {price: {$multiply: 1.5}}}, inputs: {filter.sku: params.sku}, after: item}
   note: {node: Movement.create, with: {quantity: 1}, inputs: {label: params.round}, after: item}
@@ -127,12 +127,12 @@ def state_of(url: str) -> dict[str, list[tuple[object, ...]]]:
 
 
 def recorded(url: str) -> list[tuple[object, ...]]:
-    """Each run with the number of its recorded steps."""
+    """Each run with the number of its recorded steps, the parts of the load aside."""
 
     async def read() -> list[tuple[object, ...]]:
         engine = open_engine(url, poolclass=sa.NullPool)
         steps = "dfrun.steps" if url.startswith("postgresql") else "_dfrun_steps"
-        done = f"SELECT run_id, count(*) FROM {steps} WHERE status = 'done' OR seq > 0 GROUP BY run_id ORDER BY 1"
+        done = f"SELECT run_id, count(*) FROM {steps} WHERE part = '' AND (status = 'done' OR seq > 0) GROUP BY run_id ORDER BY 1"
         async with engine.connect() as connection:
             found = [tuple(row) for row in await connection.execute(sa.text(done))]
         await engine.dispose()

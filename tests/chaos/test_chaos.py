@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,3 +142,26 @@ def test_a_full_disk_fails_the_step_and_a_resume_ends_it(tmp_path: Path, warm: W
     assert project.rows("SELECT count(*) FROM item") == [(1,)]
     assert project.dfrun("resume", "r1")[0] == 0
     assert project.rows("SELECT count(*), sum(stock) FROM item") == [(20_002, 199_990_000)]
+
+
+def test_a_silent_network_is_noticed_and_the_run_given_up(postgres_url: sa.URL, tmp_path: Path, warm: Warm) -> None:
+    with empty_database(postgres_url) as url, Proxy(sa.make_url(url), Cut.BEFORE, 0) as proxy:
+        project = Project(tmp_path, url, warm)
+        project.write(f"""
+            first: {{node: Item.create, with: {{sku: a}}}}
+            wait: {{node: python.call, with: {{function: "work:waits", file: "{tmp_path}/go"}}, after: first}}
+            last: {{node: Item.create, with: {{sku: b}}, after: wait}}
+            """)
+        run = project.start("p.yaml", "-o", "json", "--run-id", "r1", "--database", proxy.url, DFRUN_LEASE_SECONDS="3")
+        wait_until(lambda: project.rows("SELECT to_regclass('item')") != [(None,)] and bool(
+            project.rows("SELECT sku FROM item")))  # fmt: skip
+        proxy.is_silent = True
+        (tmp_path / "go").touch()
+        begun = time.monotonic()
+        code = run.wait()
+        assert time.monotonic() - begun < 30
+        told = json.loads(run.out.read_text())
+        assert (code, told["state"], told["error"]["code"]) == (75, "silent", "DF555")
+        assert told["error"]["fix"] == "dfrun resume r1"
+        assert project.dfrun("resume", "r1")[0] == 0
+        assert project.rows("SELECT sku FROM item ORDER BY sku") == [("a",), ("b",)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from durable import Project, call, empty_database, wait_until
+import sqlalchemy as sa
+from durable import MODELS, Project, call, empty_database, wait_until
 from warm import Warm
 
 
@@ -361,3 +363,67 @@ def test_an_act_without_an_answer_is_not_tried_again(project: Project) -> None:
     project.write(late.replace("last: {node: Item.create, with: {sku: b}, after: pay}\n", ""))
     assert project.dfrun("p.yaml", "--run-id", "r1")[0] == 5
     assert (project.folder / "book.txt").read_text() == "r1:pay\n"
+
+
+def test_a_database_that_refuses_what_was_recorded_leaves_a_run_to_resume(
+    tmp_path: Path, warm: Warm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sqlite3
+
+    from sqlalchemy.exc import OperationalError
+
+    from runner import api
+    from runner.ledger.records import Ledger
+
+    project = Project(tmp_path, f"sqlite:///{tmp_path}/test.db", warm)
+    project.write(DIES, tail=OUT)
+    assert project.dfrun("p.yaml", "--run-id", "r1")[0] == -signal.SIGKILL
+    monkeypatch.chdir(tmp_path)
+
+    async def refused(self: Ledger, record: object) -> object:
+        error = sqlite3.OperationalError("database disk image is malformed")
+        error.sqlite_errorname = "SQLITE_CORRUPT"
+        raise OperationalError("SELECT", {}, error)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Ledger, "value", refused)
+        result = asyncio.run(api.resume_run("r1", api.RunOptions(), api.Decisions()))
+    assert (result.state, result.problems[0].fix) == ("failed", "dfrun resume r1")
+    assert project.dfrun("resume", "r1")[0] == 0
+    assert project.rows("SELECT sku, stock FROM item") == [("a", 15)]
+
+
+def test_a_step_takes_three_round_trips(postgres_url: sa.URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings, fence and record; the statement; output, mark and COMMIT. What a connection prepares once is no more."""
+    from runner import api
+    from runner.dialects.session import CoreSession
+
+    (tmp_path / "models.yaml").write_text(MODELS)
+    lines = "\n".join(f"  s{n}: {{node: Item.create, with: {{sku: s{n}}}}}" for n in range(12))
+    (tmp_path / "p.yaml").write_text(f"name: p\nsteps:\n{lines}\n")
+    counts: dict[str, int] = {}
+
+    def counted(name: str) -> None:
+        original = getattr(CoreSession, name)
+
+        async def call(self: CoreSession, *words: object, **more: object) -> object:
+            counts[name] = counts.get(name, 0) + 1
+            return await original(self, *words, **more)
+
+        monkeypatch.setattr(CoreSession, name, call)
+
+    with empty_database(postgres_url) as url:
+        (tmp_path / "dfrun.yaml").write_text(f"database: {json.dumps(url)}\nmigrate: auto\nparallel: 1\n")
+        asyncio.run(api.run_file(tmp_path / "p.yaml", api.RunOptions()))
+
+        async def trips(steps: int) -> int:
+            text = "\n".join(f"  t{n}: {{node: Item.create, with: {{sku: t{steps}-{n}}}}}" for n in range(steps))
+            (tmp_path / "p.yaml").write_text(f"name: p\nsteps:\n{text}\n")
+            counts.clear()
+            await api.run_file(tmp_path / "p.yaml", api.RunOptions())
+            return sum(counts.values())
+
+        for name in ("send", "fetch", "execute"):
+            counted(name)
+        few, many = asyncio.run(trips(5)), asyncio.run(trips(15))
+    assert (many - few) / 10 <= 3
