@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from graphlib import CycleError, TopologicalSorter
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,13 +21,14 @@ from runner.errors import DefinitionError, Problem
 from runner.graph.doors import Door, Parameters
 from runner.graph.inside import Inside, outside_of, slots_for
 from runner.graph.loop import Loop, item_type
+from runner.graph.loose_ends import lost_rejects, unknown_columns
 from runner.graph.node import check_arguments, fill, node_step
+from runner.graph.order import sort_as_written, steps_in_order
 from runner.graph.params import parameter_problems
-from runner.graph.scope import At, File, Scope, roots_in
+from runner.graph.scope import At, File, Scope
 from runner.graph.shapes import Graph, GraphStep, Phase, Upstream
 from runner.graph.transaction import Transaction
 from runner.graph.undo import Undos
-from runner.graph.whole import lost_rejects, unknown_columns
 from runner.graph.wires import Wire, afters_of, condition_of, link_at, wires_of
 from runner.nodes.base import Subject
 from runner.ports import Link
@@ -142,42 +141,17 @@ class _Builder:
         """The steps of a scope, each after all it reads from, then in the order of the file."""
         wires = {n: list(self._wires(scope, n, s)) for n, s in scope.steps.items()}
         afters = {name: dict(afters_of(scope, name)) for name in scope.steps}
-        for name in self._order(scope, wires, afters):
+        for name in steps_in_order(scope, wires, afters):
             scope.types.setdefault(name, ValueType("any"))
             after = dict(scope.after) | {scope.prefix + upstream: state for upstream, state in afters[name].items()}
             condition = condition_of(scope, name)
             when = (*scope.guards, condition) if condition else scope.guards
             self._step(scope, name, wires[name], after, when)
-        order = {id_: index for index, id_ in enumerate(_ids(scope))}
-        for id_ in sorted((i for i in scope.built if i.startswith(scope.prefix)), key=lambda i: _place(i, order)):
-            scope.built[id_] = scope.built.pop(id_)
+        sort_as_written(scope)
 
     def _wires(self, scope: Scope, name: str, step: Step) -> Iterator[Wire]:
         body = replace(scope, item=ValueType("any")) if step.foreach else scope
         return wires_of(body, name, step.inputs, (*scope.at, name, "inputs"))
-
-    def _order(
-        self, scope: Scope, wires: Mapping[str, list[Wire]], afters: Mapping[str, Mapping[str, Upstream]]
-    ) -> list[str]:
-        """The steps so that each comes after all it reads from; none when some wait for each other."""
-        steps = scope.steps
-        waits = {n: {r for r in roots_in(s) if r in steps and r != n} | afters[n].keys() for n, s in steps.items()}
-        try:
-            return list(TopologicalSorter(waits).static_order())
-        except CycleError as error:
-            ring: list[str] = error.args[1]
-        position = {name: index for index, name in enumerate(steps)}
-        # the edge that leads back to the earliest step of the ring is the one an author would look at
-        source, target = min(pairwise(ring), key=lambda edge: position[edge[1]])
-        start = ring.index(target)
-        way = " → ".join([*ring[start:-1], *ring[:start], target])
-        wire = next((w for w in wires[target] if w.reference.root == source), None)
-        key = "after" if source in afters[target] else "when" if steps[target].when else "steps"
-        place = wire.place if wire else scope.file.place((*scope.at, target, key), key=True)
-        why = "a step runs once, after everything it reads from or waits for"
-        what = f"these steps wait for each other: {way}"
-        self.problems.append(Problem("DF307", what, place, why, "remove one of these connections"))
-        return []
 
     def _step(
         self, scope: Scope, name: str, wires: list[Wire], after: Mapping[str, Upstream], when: tuple[Condition, ...]
@@ -315,7 +289,7 @@ class _Builder:
         return replace(whole, undo="items") if any(inner.undo is not None for inner in body_steps) else whole
 
     def _whole(
-        self, scope: Scope, name: str, node: str, kind: Transaction | Loop, outside: list[Link],
+        self, scope: Scope, name: str, node: str, kind: Loop | Transaction, outside: list[Link],
         after: Mapping[str, Upstream], when: tuple[Condition, ...], retry: Retry | None, timeout: float | None,
     ) -> GraphStep:  # fmt: skip
         """The one step that several are to the rest of the graph."""
@@ -439,15 +413,3 @@ class _Builder:
 
     def _report(self, scope: Scope, code: str, at: At, what: str, why: str = "", fix: str = "") -> None:
         scope.file.report(code, at, True, what, why, fix)
-
-
-def _ids(scope: Scope) -> list[str]:
-    return [scope.prefix + name for name in scope.steps]
-
-
-def _place(id_: str, order: Mapping[str, int]) -> tuple[int, int]:
-    """Where a step stands among those of its scope: what is inside a group stands before its door."""
-    here = id_
-    while here not in order and "." in here:
-        here = here.rpartition(".")[0]
-    return (order.get(here, -1), here == id_)

@@ -9,9 +9,10 @@ from runner.conditions import holds
 from runner.data.rows import SpooledRows, Stream
 from runner.errors import StepError
 from runner.graph.shapes import GraphStep
-from runner.nodes.base import Checked
+from runner.nodes.base import Checked, Subject
 from runner.ports import Link
 from runner.reach import reach
+from schemas.nodes import Port
 from schemas.types import Connection, Delivered, ValueType
 
 Act = Callable[[GraphStep, Checked], Awaitable[object]]
@@ -75,6 +76,27 @@ class Inside:
             checked = step.kind.check(step.bind(arrived), step.subject)
         value = await act(step, checked)
         return await _kept(value) if isinstance(value, Stream) else value
+
+
+@dataclass(eq=False)
+class Whole:
+    """Several steps that are one to the rest of the graph: a kind that fills no port of a user's."""
+
+    inside: Inside = field(hash=False)
+
+    @property
+    def steps(self) -> Sequence[GraphStep]:
+        """The steps inside."""
+        return self.inside.steps
+
+    @property
+    def outputs(self) -> Mapping[str, Link]:
+        """What they give."""
+        return self.inside.outputs
+
+    def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
+        """None that a user fills."""
+        return {}
 
 
 def outside_of(steps: Sequence[GraphStep], outputs: Mapping[str, Link], *, has_item: bool = False) -> list[Link]:

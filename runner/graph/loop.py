@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING
 
 from runner.data.rows import Batch, ListRows, Rows, SpooledRows
 from runner.errors import Problem, StepError, UndecidedError
-from runner.graph.inside import Inside, arrived_in
-from runner.graph.shapes import GraphStep
+from runner.graph.inside import Whole, arrived_in
 from runner.nodes.base import Checked, Context, Subject
-from runner.ports import Link
-from schemas.nodes import Port
 from schemas.pipeline import ForEach
 from schemas.types import ValueProblem, ValueType
 
@@ -34,10 +31,9 @@ class Items:
 
 
 @dataclass(eq=False)
-class Loop:
+class Loop(Whole):
     """The body, and how it goes over the items."""
 
-    inside: Inside = field(hash=False)
     how: ForEach = field(hash=False)
     uses_database: bool = False
     name: str = "foreach"
@@ -46,23 +42,9 @@ class Loop:
     is_repeatable: bool = False
 
     @property
-    def steps(self) -> Sequence[GraphStep]:
-        """The steps of the body."""
-        return self.inside.steps
-
-    @property
-    def outputs(self) -> Mapping[str, Link]:
-        """What the body gives for an item."""
-        return self.inside.outputs
-
-    @property
     def collects(self) -> bool:
         """Whether the loop goes on past an item that fails."""
         return self.how.on_item_error == "collect"
-
-    def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
-        """None that a user fills under `inputs`."""
-        return {}
 
     def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
         """Lists of what the body gives, in the order of the items."""

@@ -6,43 +6,25 @@ To the rest of the program it is one step: one attempt, one commit, one record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from runner.graph.inside import Inside, arrived_in
-from runner.graph.shapes import GraphStep
+from runner.graph.inside import Whole, arrived_in
 from runner.nodes.base import Checked, Context, Subject
-from runner.ports import Link
-from schemas.nodes import Port
 from schemas.pipeline import Isolation
 from schemas.types import ValueType
 
 
 @dataclass(eq=False)
-class Transaction:
+class Transaction(Whole):
     """What is inside, and how much of other transactions it sees."""
 
-    inside: Inside = field(hash=False)
     isolation: Isolation
     name: str = "transaction"
     summary: str = "Several steps in one transaction."
     uses_database: bool = True
     writes: bool = True
     is_repeatable: bool = False
-
-    @property
-    def steps(self) -> Sequence[GraphStep]:
-        """The steps inside."""
-        return self.inside.steps
-
-    @property
-    def outputs(self) -> Mapping[str, Link]:
-        """What the group gives."""
-        return self.inside.outputs
-
-    def ports(self, subject: Subject, arguments: Mapping[str, object]) -> dict[str, Port]:
-        """None that a user fills."""
-        return {}
 
     def check(self, arguments: Mapping[str, object], subject: Subject) -> Checked:
         """What the group gives, and the values that reach it."""
