@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,9 @@ from runner.sql.tables import build_tables
 from schemas.shapes import ModelShape
 
 _NOW = {"postgresql": "CURRENT_TIMESTAMP", "sqlite": "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"}
+
+
+_SPACES = re.compile(r"""(?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")|\s+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,9 @@ def _references(tables: Iterable[sa.Table], database: Database) -> dict[tuple[st
 
 
 def _text(element: sa.schema.ExecutableDDLElement, database: Database) -> str:
-    return " ".join(str(element.compile(dialect=dialect_of(database))).split("\n")).replace("\t", "").strip()
+    """The statement on one line; what stands in quotes stays as it is, line breaks included."""
+    text = str(element.compile(dialect=dialect_of(database)))
+    return _SPACES.sub(lambda found: found["text"] or " ", text).strip()
 
 
 def dialect_of(database: Database) -> Dialect:

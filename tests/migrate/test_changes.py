@@ -135,3 +135,14 @@ def test_the_copy_of_an_sqlite_file_lies_beside_it(shop: Shop, tmp_path: Path) -
         assert done.file_backup is not None and done.file_backup.is_file()
     else:
         assert done.file_backup is None
+
+
+def test_a_default_keeps_its_line_breaks(shop: Shop) -> None:
+    text = changed("note: string?", 'note: {type: text, default: "one  two\\n\\tit\'s three"}')
+    shop.apply(text)
+    shop.run(ROWS[0], 'INSERT INTO "order" (customer_id, total) VALUES (1, 5)')
+    assert shop.rows('SELECT note FROM "order"') == [("one  two\n\tit's three",)]
+    assert shop.plan(text).changes == {}
+    shop.apply(text.replace("three", "four"))
+    shop.run('INSERT INTO "order" (customer_id, total) VALUES (1, 5)')
+    assert shop.rows('SELECT note FROM "order" ORDER BY id DESC LIMIT 1') == [("one  two\n\tit's four",)]
