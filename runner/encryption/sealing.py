@@ -154,13 +154,17 @@ class SealedAccess(Access):
             read = Read(model, (*names, *given.key), update.where, data=keys, locks=True, deleted=update.deleted)
             found = {tuple(row[len(names) :]): tuple(row[: len(names)]) for row in await self.fetch(read)}
             pairs = [(found[key], row) for row in given.rows if (key := tuple(row[i] for i in at)) in found]
-        rows, columns = [], self._sealer.columns_of(model, list(sealed))
+        columns = self._sealer.columns_of(model, list(sealed))
         kept = [i for i, n in enumerate(given.names) if n not in columns and n not in names] if given else []
-        for key, row in pairs:
-            values = {n: row[given.names.index(v.name)] if given and isinstance(v, RowOf) else v
-                      for n, v in sealed.items()}  # fmt: skip
-            cells = self._sealer.cells(model, values, row_key(key))
-            rows.append((*key, *(row[i] for i in kept), *(cells[name] for name in columns)))
+        values: dict[str, Sequence[object]] = {}
+        for name, value in sealed.items():
+            at_value = given.names.index(value.name) if given and isinstance(value, RowOf) else None
+            values[name] = [value if at_value is None else row[at_value] for _, row in pairs]
+        cells = self._sealer.cells_of(model, values, [row_key(key) for key, _ in pairs])
+        rows = [
+            (*key, *(row[i] for i in kept), *own)
+            for (key, row), own in zip(pairs, zip(*cells, strict=True), strict=True)
+        ]
         kinds = (
             *(model.fields[n].type for n in names),
             *(given.kinds[i] for i in kept if given),
@@ -209,6 +213,18 @@ class Sealer:
             found[name] = self._vault.seal(field.type, value, self._place(model, name, row))
             if field.searchable:
                 found[index_name(name)] = self._index(model, name, value)
+        return found
+
+    def cells_of(
+        self, model: ModelShape, values: Mapping[str, Sequence[object]], rows: Sequence[bytes]
+    ) -> list[Sequence[bytes | None]]:
+        """What the columns of sealed fields hold in many rows, a list for each column; rows: the keys of the rows."""
+        found: list[Sequence[bytes | None]] = []
+        for name, given in values.items():
+            field, place = model.fields[name], self._place(model, name, b"")
+            found.append(self._vault.column(field.type, place, list(zip(rows, given, strict=True))))
+            if field.searchable:
+                found.append([self._index(model, name, value) for value in given])
         return found
 
     def opened(self, query: Question, wider: Question, rows: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
@@ -281,14 +297,8 @@ class Sealer:
         at_key = [names.index(name) for name in model.primary_key]
         kept = [i for i, name in enumerate(names) if name not in sealed]
         keys = [row_key([row[i] for i in at_key]) for row in rows]
-        cells: list[Sequence[Any]] = []
-        for name in sealed:
-            at, field = names.index(name), model.fields[name]
-            values = [row[at] for row in rows]
-            pairs = list(zip(keys, values, strict=True))
-            cells.append(self._vault.column(field.type, self._place(model, name, b""), pairs))
-            if field.searchable:
-                cells.append([self._index(model, name, value) for value in values])
+        values = {name: [row[at] for row in rows] for name in sealed for at in (names.index(name),)}
+        cells = self.cells_of(model, values, keys)
         columns = self.columns_of(model, sealed)
         plain = map(itemgetter(*kept), rows) if len(kept) > 1 else ([row[i] for i in kept] for row in rows)
         made = [(*own, *more) for own, more in zip(plain, zip(*cells, strict=True), strict=True)] if sealed else None
