@@ -142,7 +142,8 @@ class Store:
         level = "" if isolation == "read_committed" else f" ISOLATION LEVEL {isolation.upper().replace('_', ' ')}"
         begin = [Bound(f"BEGIN{level}; {_GUARDS}{limit}")]
         if label:
-            shown = re.sub(r"[^A-Za-z0-9 ._/-]", "?", f"dfrun {label}")[:63]
+            # SET takes a plain literal, which only harmless characters become
+            shown = re.sub(r"[^A-Za-z0-9 ._/-]", "_", f"dfrun {label}")[:63]
             begin.append(Bound("SET LOCAL application_name = :shown", {"shown": shown}))
         return begin
 
