@@ -64,3 +64,14 @@ def names_members(tree: Filter) -> bool:
             return names_members(inside)
         case All(parts) | AnyOf(parts):
             return any(names_members(part) for part in parts)
+
+
+def asks_nothing(tree: Filter) -> bool:
+    """Whether a filter says nothing about a row: it is empty, or made of empty ones."""
+    match tree:
+        case All(parts):
+            return all(asks_nothing(part) for part in parts)
+        case AnyOf(parts):
+            return any(asks_nothing(part) for part in parts)
+        case _:
+            return False

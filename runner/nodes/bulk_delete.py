@@ -18,7 +18,8 @@ from runner.nodes.arguments import (
 )
 from runner.nodes.base import Checked, Context, Subject
 from runner.query import Delete, Deleted
-from schemas.filters import All, Filter, parse_filter
+from schemas.conditions import asks_nothing
+from schemas.filters import Filter, parse_filter
 from schemas.nodes import Port
 from schemas.shapes import ModelShape
 from schemas.types import ValueProblem, ValueType, parse_value
@@ -49,7 +50,7 @@ def read_many(arguments: Mapping[str, object], model: ModelShape) -> ManyRows:
         raise ValueProblem("nothing says which rows", kind="shape", why=why, fix="with: {filter: {…}}")
     where = filter_of(arguments, model)
     all_rows = read_under("all_rows", lambda: parse_value(ValueType("boolean"), arguments.get("all_rows", "false")))
-    if where == All() and all_rows is not True:
+    if asks_nothing(where) and all_rows is not True:
         fix = "all_rows: true, if every row is meant"
         raise ValueProblem("an empty filter finds every row", ("filter",), kind="shape", fix=fix)
     return ManyRows(model, where, read_limit(arguments))

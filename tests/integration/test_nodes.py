@@ -355,6 +355,8 @@ def test_a_bulk_write_takes_the_first_rows_by_key(engine: AsyncEngine) -> None:
     [
         ("Product.bulk_delete", "{}", "nothing says which rows"),
         ("Product.bulk_delete", "{filter: {}}", "an empty filter finds every row"),
+        ("Product.bulk_delete", "{filter: {$and: [{}]}}", "an empty filter finds every row"),
+        ("Product.bulk_delete", "{filter: {$or: [{price: 1}, {}]}}", "an empty filter finds every row"),
         ("Product.bulk_update", "{filter: {sku: a}}", "nothing says what changes"),
         ("Product.update", "{sku: a, update: {}}", "an update that changes nothing"),
         ("Product.update", "{sku: a, update: {id: 4}}", "'id' is written by dfrun alone"),
