@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from runner.api import load_catalog, settings_of
 from runner.errors import DefinitionError, Problem, did_you_mean
 from schemas.base import Scalar
+from schemas.parsing import parse_value
 from schemas.shapes import ModelShape
-from schemas.types import ValueProblem, parse_value
+from schemas.types import ValueProblem
 
 if TYPE_CHECKING:
     from runner.audit.verify import Change, Verdict

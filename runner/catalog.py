@@ -12,9 +12,10 @@ from runner.features.base import Feature
 from runner.source import Document
 from schemas.filters import parse_filter
 from schemas.models import FieldDeclaration, Model, Models
+from schemas.parsing import parse_value
 from schemas.paths import JSON_KINDS
 from schemas.shapes import NO_DEFAULT, FieldShape, IndexShape, ModelShape
-from schemas.types import ValueProblem, ValueType, parse_value
+from schemas.types import ValueProblem, ValueType
 from schemas.values import EnumValue
 
 

@@ -11,8 +11,9 @@ from runner.evaluate import matches
 from runner.source import Document, parse_document
 from schemas.base import Scalar
 from schemas.filters import parse_filter
+from schemas.parsing import parse_value
 from schemas.pipeline import Param, Pipeline, Secret
-from schemas.types import ValueProblem, ValueType, parse_value
+from schemas.types import ValueProblem, ValueType
 
 _TREES = ("list", "json", "record", "rows")
 

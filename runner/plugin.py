@@ -9,7 +9,8 @@ from runner.errors import Problem, StepError
 from runner.nodes.arguments import read_ports
 from runner.nodes.base import Checked, Context, External, Kind, Subject
 from schemas.nodes import NOTHING, Port
-from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value
+from schemas.parsing import parse_value
+from schemas.types import Connection, Delivered, ValueProblem, ValueType
 
 __all__ = [
     "NOTHING",

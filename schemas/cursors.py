@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from schemas.filters import Order
+from schemas.parsing import parse_value
 from schemas.paths import find_path, nearest
-from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value, widens
+from schemas.types import Connection, Delivered, ValueProblem, ValueType, widens
 
 END = object()
 """The cursor of a listing whose last page was seen: nothing comes after it."""

@@ -22,8 +22,9 @@ from schemas.operands import (
     text_operand,
     unknown_operator,
 )
+from schemas.parsing import parse_value
 from schemas.paths import JSON_KINDS, checked_steps, find_path
-from schemas.types import Connection, ValueProblem, ValueType, parse_value
+from schemas.types import Connection, ValueProblem, ValueType
 
 __all__ = [
     "OPERATORS", "All", "AnyOf", "Compare", "Comparison", "Element", "Filter", "Not", "Order", "parse_filter",

@@ -10,7 +10,8 @@ from typing import cast
 from schemas.conditions import Compare, Comparison
 from schemas.jsonvalues import is_number, json_value
 from schemas.operands import divisor_and_remainder, items_of, text_operand
-from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value, plain_value
+from schemas.parsing import parse_value, plain_value
+from schemas.types import Connection, Delivered, ValueProblem, ValueType
 
 _SCALARS = (
     "string", "text", "enum", "integer", "float", "decimal", "date", "time", "datetime", "uuid", "json", "any",

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from schemas.base import Scalar
+from schemas.parsing import parse_value
 from schemas.paths import nearest
 from schemas.patterns import parse_like, parse_pattern
-from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value, widens
+from schemas.types import Connection, Delivered, ValueProblem, ValueType, widens
 
 _TEXT = ValueType("string")
 

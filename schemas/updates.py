@@ -10,9 +10,10 @@ from typing import Literal
 from schemas.jsonfilters import json_bound, json_number, json_operand, refuse_operators
 from schemas.jsonvalues import json_value
 from schemas.operands import by_value
+from schemas.parsing import parse_value
 from schemas.paths import JSON_KINDS, find_path, nearest
 from schemas.shapes import FieldShape, ModelShape
-from schemas.types import Connection, ValueProblem, ValueType, parse_value, widens
+from schemas.types import Connection, ValueProblem, ValueType, widens
 
 Change = Literal[
     "$set", "$unset", "$add", "$subtract", "$multiply", "$min", "$max", "$push", "$addToSet", "$pull"

@@ -240,7 +240,7 @@ def _kind_of(name: str, writing: Writing, model: ModelShape) -> ValueType:
 
 
 def _typed(row: Row, at: Sequence[int], names: Sequence[str], kinds: Mapping[str, ValueType], line: int | None) -> Row:
-    from schemas.types import deliver
+    from schemas.parsing import deliver
 
     values = []
     for index, name in zip(at, names, strict=True):

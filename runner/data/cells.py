@@ -13,7 +13,9 @@ from decimal import Decimal
 from uuid import UUID
 
 from schemas.base import Scalar
-from schemas.types import ValueProblem, ValueType, describe, parse_value
+from schemas.literals import describe
+from schemas.parsing import parse_value
+from schemas.types import ValueProblem, ValueType
 
 Reader = Callable[[str], object]
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -163,7 +165,7 @@ def _dated_reader(kind: ValueType, forms: Sequence[Callable[[str], datetime | No
 
 
 def _tree_reader(kind: ValueType) -> Reader:
-    from schemas.types import deliver
+    from schemas.parsing import deliver
 
     def read(text: str) -> object:
         try:

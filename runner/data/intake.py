@@ -12,8 +12,9 @@ from runner.data.rows import Batch
 from runner.errors import did_you_mean
 from runner.evaluate import matches
 from schemas.filters import Filter, parse_filter
+from schemas.parsing import deliver
 from schemas.shapes import NO_DEFAULT, FieldShape, ModelShape
-from schemas.types import ValueProblem, ValueType, deliver, widens
+from schemas.types import ValueProblem, ValueType, widens
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from schemas.jsonvalues import json_value
-from schemas.types import ValueType, deliver, instant
+from schemas.parsing import deliver
+from schemas.types import ValueType, instant
 
 SQLITE_PRECISION = 18
 """A decimal of 18 digits is the largest that 64 bits hold whatever its digits."""

@@ -12,8 +12,9 @@ from runner.nodes.arguments import read_ports
 from runner.nodes.base import Checked, Context, Subject
 from schemas.filters import parse_filter
 from schemas.nodes import NOTHING, Port
+from schemas.parsing import parse_value
 from schemas.pipeline import Param
-from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value
+from schemas.types import Connection, Delivered, ValueProblem, ValueType
 
 
 @dataclass(eq=False)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from runner.errors import Problem
 from schemas.filters import parse_filter
-from schemas.types import ValueProblem, parse_value
+from schemas.parsing import parse_value
+from schemas.types import ValueProblem
 
 if TYPE_CHECKING:
     from runner.source import Document

@@ -13,7 +13,8 @@ from runner.graph.scope import At, Scope
 from runner.graph.shapes import Upstream
 from runner.ports import Link, Reference, parse_reference
 from schemas.nodes import Port
-from schemas.types import Connection, ValueProblem, ValueType, parse_value
+from schemas.parsing import parse_value
+from schemas.types import Connection, ValueProblem, ValueType
 
 CODES = {"value": "DF309", "shape": "DF310", "name": "DF311", "connection": "DF302"}
 UNKNOWN = Connection("…", ValueType("any"))

@@ -16,7 +16,8 @@ from uuid import UUID
 
 from runner.dialects.types import from_sqlite, to_sqlite
 from schemas.base import Scalar
-from schemas.types import INTEGER_MAX, INTEGER_MIN, Kind, ValueProblem, ValueType, parse_value
+from schemas.parsing import parse_value
+from schemas.types import INTEGER_MAX, INTEGER_MIN, Kind, ValueProblem, ValueType
 
 _BARE = {"INTEGER": "integer", "INT": "integer", "REAL": "float", "BLOB": "bytes"}
 

@@ -20,7 +20,8 @@ from runner.query import Summary
 from schemas.aggregates import parse_aggregate, parse_group_by
 from schemas.filters import Order, parse_filter, parse_order_by
 from schemas.nodes import Port
-from schemas.types import ValueProblem, ValueType, parse_value
+from schemas.parsing import parse_value
+from schemas.types import ValueProblem, ValueType
 
 _NAMES = ValueType("list", items=ValueType("string"))
 LIMIT = Port("limit", ValueType("integer"), help="at most so many rows; 0 gives none")

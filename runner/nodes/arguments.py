@@ -9,8 +9,9 @@ from runner.nodes.base import Subject
 from runner.query import Deleted
 from schemas.filters import All, Compare, Filter, parse_filter
 from schemas.nodes import NOTHING, Port
+from schemas.parsing import parse_value
 from schemas.shapes import FieldShape, ModelShape
-from schemas.types import ValueProblem, ValueType, parse_value
+from schemas.types import ValueProblem, ValueType
 from schemas.updates import Assign, FieldOf
 
 FILTER = Port("filter", ValueType("json"), help="which rows", shape="filter")

@@ -11,7 +11,8 @@ from runner.nodes.arguments import read_under
 from runner.nodes.base import Checked, Context, Subject
 from schemas.filters import All, Compare, Filter, Not, parse_filter
 from schemas.nodes import Port
-from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value
+from schemas.parsing import parse_value
+from schemas.types import Connection, Delivered, ValueProblem, ValueType
 
 _ANY = ValueType("any", True)
 _TESTS = {"equals": "$eq", "not_equals": "$ne", "min": "$gte", "max": "$lte"}

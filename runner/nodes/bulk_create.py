@@ -12,8 +12,9 @@ from runner.nodes.arguments import model_of
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.upsert import KEY, read_key
 from schemas.nodes import Port
+from schemas.parsing import parse_value
 from schemas.shapes import ModelShape
-from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value
+from schemas.types import Connection, Delivered, ValueProblem, ValueType
 
 _NAMES = ValueType("list", items=ValueType("string"))
 INTEGER = ValueType("integer")

@@ -21,8 +21,9 @@ from runner.query import Delete, Deleted
 from schemas.conditions import asks_nothing
 from schemas.filters import Filter, parse_filter
 from schemas.nodes import Port
+from schemas.parsing import parse_value
 from schemas.shapes import ModelShape
-from schemas.types import ValueProblem, ValueType, parse_value
+from schemas.types import ValueProblem, ValueType
 
 ALL_ROWS = Port(
     "all_rows", ValueType("boolean"), default=False, literal=True, help="an empty filter means every row, indeed"

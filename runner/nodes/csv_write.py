@@ -16,7 +16,8 @@ from runner.nodes.csv_read import DECIMAL, DELIMITER
 from runner.nodes.places import AT, FOLDER, PATTERN, FilePlace, read_place
 from runner.nodes.textfile import TO_PATH, read_character, read_encoding, read_switch, read_word, whole_file
 from schemas.nodes import Port
-from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value
+from schemas.parsing import parse_value
+from schemas.types import Connection, Delivered, ValueProblem, ValueType
 
 STRING = ValueType("string")
 ROWS = Port("rows", ValueType("rows"), True, help="what to write")

@@ -14,7 +14,8 @@ from runner.nodes.arguments import read_under
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.textfile import PATH, read_path, read_switch
 from schemas.nodes import Port
-from schemas.types import Connection, ValueType, parse_value
+from schemas.parsing import parse_value
+from schemas.types import Connection, ValueType
 
 STRING = ValueType("string")
 TO = Port("to", STRING, True, help="the folder; relative ones start at the pipeline's, missing ones are made")

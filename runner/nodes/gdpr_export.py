@@ -18,8 +18,9 @@ from runner.nodes.base import Subject as NodeSubject
 from runner.nodes.textfile import TO_PATH, read_path, whole_file
 from runner.query import Deleted
 from schemas.nodes import Port
+from schemas.parsing import parse_value
 from schemas.shapes import ModelShape
-from schemas.types import Connection, ValueProblem, ValueType, parse_value
+from schemas.types import Connection, ValueProblem, ValueType
 
 STRING, INTEGER, BOOLEAN = ValueType("string"), ValueType("integer"), ValueType("boolean")
 MODEL = Port("model", STRING, True, literal=True, help="the subject's model")

@@ -20,7 +20,8 @@ from runner.nodes.text_format import as_text
 from runner.nodes.textfile import declared_types
 from schemas.jsonvalues import json_value as tree_of
 from schemas.nodes import Port
-from schemas.types import Connection, ValueProblem, ValueType, deliver
+from schemas.parsing import deliver
+from schemas.types import Connection, ValueProblem, ValueType
 
 if TYPE_CHECKING:
     from schemas.settings import HttpHost

@@ -11,7 +11,8 @@ from pathlib import Path
 from runner.errors import StepError
 from runner.nodes.filerows import RecordRead, Tally
 from runner.nodes.textfile import Layout, open_text, undecodable
-from schemas.types import ValueProblem, deliver
+from schemas.parsing import deliver
+from schemas.types import ValueProblem
 
 
 class JsonlRead(RecordRead):

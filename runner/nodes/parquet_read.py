@@ -12,7 +12,8 @@ from runner.errors import Problem, StepError
 from runner.nodes.extras import wants
 from runner.nodes.filerows import RecordRead, Tally
 from runner.nodes.textfile import Layout, shown
-from schemas.types import ValueProblem, ValueType, deliver
+from schemas.parsing import deliver
+from schemas.types import ValueProblem, ValueType
 
 
 class ParquetRead(RecordRead):

@@ -9,7 +9,8 @@ from datetime import date, datetime
 
 from runner.nodes.arguments import read_under
 from schemas.nodes import Port
-from schemas.types import Connection, Delivered, ValueProblem, ValueType, parse_value
+from schemas.parsing import parse_value
+from schemas.types import Connection, Delivered, ValueProblem, ValueType
 
 STRING = ValueType("string")
 PATTERN = Port("pattern", STRING, help="a name in the folder; %Y %m %d %H %M %S %j take their parts from `at`")

@@ -23,7 +23,8 @@ from runner.nodes.arguments import STAND_IN, read_ports, read_stand_in
 from runner.nodes.base import Checked, Context, External, Subject
 from runner.nodes.textfile import read_switch
 from schemas.nodes import NOTHING, Port
-from schemas.types import ValueProblem, ValueType, deliver
+from schemas.parsing import deliver
+from schemas.types import ValueProblem, ValueType
 
 FUNCTION = Port("function", ValueType("string"), True, literal=True, help="package.module:name")
 EXTERNAL = Port(

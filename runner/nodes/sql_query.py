@@ -11,8 +11,9 @@ from runner.nodes.arguments import read_under
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.textfile import declared_types, read_switch
 from schemas.nodes import Port
+from schemas.parsing import deliver, parse_value
 from schemas.sqltext import SqlText, read_sql, writes
-from schemas.types import Connection, Delivered, ValueProblem, ValueType, deliver, parse_value
+from schemas.types import Connection, Delivered, ValueProblem, ValueType
 
 ANY = ValueType("any", True)
 SQL = Port("sql", ValueType("text"), True, literal=True, help="one statement; :name makes a port")

@@ -18,8 +18,9 @@ from runner.nodes.arguments import read_under
 from runner.nodes.base import Subject
 from schemas.filters import Filter, parse_filter
 from schemas.nodes import Port
+from schemas.parsing import parse_value
 from schemas.shapes import ModelShape
-from schemas.types import Connection, ValueProblem, ValueType, parse_value
+from schemas.types import Connection, ValueProblem, ValueType
 from schemas.values import ValueDeclaration, read_value_declaration
 
 STRING = ValueType("string")

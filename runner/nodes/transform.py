@@ -20,8 +20,9 @@ from runner.nodes.extras import is_missing, wants
 from runner.nodes.parquet_write import column_types
 from runner.nodes.textfile import read_switch
 from schemas.nodes import Port
+from schemas.parsing import deliver
 from schemas.sqltext import read_sql
-from schemas.types import Connection, Delivered, ValueProblem, ValueType, deliver
+from schemas.types import Connection, Delivered, ValueProblem, ValueType
 
 if TYPE_CHECKING:
     import duckdb

@@ -19,7 +19,8 @@ from runner.plan import Plan
 from runner.run.choices import Decisions
 from runner.run.items import leaves_of
 from runner.run.saga import MARK, SKIPPED
-from schemas.types import ValueProblem, ValueType, parse_value
+from schemas.parsing import parse_value
+from schemas.types import ValueProblem, ValueType
 
 if TYPE_CHECKING:
     from runner.dialects.session import CoreSession

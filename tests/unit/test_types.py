@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.base import Scalar
-from schemas.types import Connection, Delivered, Kind, ValueProblem, ValueType, parse_value, widens
+from schemas.parsing import parse_value
+from schemas.types import Connection, Delivered, Kind, ValueProblem, ValueType, widens
 
 PRICE = ValueType("decimal", precision=12, scale=2)
 
