@@ -122,7 +122,7 @@ def call(name: str, **arguments: object) -> str:
     return "{node: python.call, with: " + json.dumps({"function": f"work:{name}", **arguments}) + "}"
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "it did not come to pass"
