@@ -197,7 +197,7 @@ async def undo_run(
     """
     from runner.run.launch import undo
 
-    return await undo(run_id, options, started)
+    return await _told(undo(run_id, options, started))
 
 
 @asynccontextmanager

@@ -244,12 +244,15 @@ def test_a_locked_database_is_waited_for(dfrun: Dfrun, shop: Path) -> None:
 
 def test_a_database_that_stays_locked_is_told(dfrun: Dfrun, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert dfrun("load.yaml")[0] == 0
+    (shop / "one.yaml").write_text("name: one\nsteps: {a: {node: Item.create, with: {sku: z, price: 1}, undo: auto}}\n")
+    assert dfrun("one.yaml", "--run-id", "first")[0] == 0
     pragmas = tuple(each for each in session._PRAGMAS if "busy_timeout" not in each)
     monkeypatch.setattr(session, "_PRAGMAS", (*pragmas, "busy_timeout=20"))
     holder = sqlite3.connect(shop / "dfrun.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     told = "DF582 the database file is locked by another process"
     assert_told(dfrun("load.yaml"), 75, told, "fix: wait until the other process is done")
+    assert_told(dfrun("undo", "first"), 75, told)
     holder.execute("COMMIT")
     holder.close()
 
