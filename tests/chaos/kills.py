@@ -56,14 +56,19 @@ steps:
   note: {node: Movement.create, with: {quantity: 1}, inputs: {label: params.round}, after: item}
   upsert: {node: Item.upsert, with: {sku: total, stock: 0, key: [sku]}, after: [left, right]}
   total: {node: Item.update, with: {filter: {sku: total}, update: {stock: {$inc: 3}}}, after: upsert}
-  mark: {node: Movement.create, with: {quantity: 5}, inputs: {label: params.round}, after: [left, right, note]}
-  drop: {node: Movement.bulk_delete, with: {filter: {quantity: 5}}, after: mark}
+  move:
+    transaction: true
+    after: [left, right, note]
+    steps:
+      mark: {node: Movement.create, with: {quantity: 5}, inputs: {label: params.round}}
+      drop: {node: Movement.bulk_delete, with: {filter: {quantity: 5}}, after: mark}
   sum: {node: Line.aggregate, with: {aggregate: {all: {$count: "*"}}}, inputs: {filter.round: params.round}, after: load}
   keep: {node: Movement.create, inputs: {label: params.round, quantity: sum.all}}
   raise: {node: Line.bulk_update, with: {update: {amount: {$inc: 0.5}}}, inputs: {filter.round: params.round}, after: sum}
 outputs: {lines: read.count, counted: sum.all}
 """
-STEPS = 13
+STEPS = 12
+"""What a run records; the transaction is one."""
 
 
 def write_project(folder: Path) -> None:

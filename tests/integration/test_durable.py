@@ -63,6 +63,27 @@ def test_a_killed_run_is_shown_resumed_and_then_refused(project: Project) -> Non
     assert "it ran after dies" in project.dfrun("runs", "show", "r1", "--why", "more")[1]
 
 
+def test_a_killed_group_goes_on_inside(project: Project) -> None:
+    project.write(f"""
+        seed: {{node: Item.create, with: {{sku: s, stock: 1}}}}
+        book:
+          after: [seed]
+          steps:
+            add: {{node: Item.create, with: {{sku: a}}}}
+            take: {{node: Item.update, with: {{sku: s, update: {{stock: {{$inc: 5}}}}}}, after: [add]}}
+            dies: {call("once", flag="died")[:-1]}, after: [take]}}
+            last: {{node: Item.create, with: {{sku: b}}, after: [dies]}}
+          outputs: {{id: last.id}}
+        seen: {{node: Item.count, after: [book]}}
+        """)
+    assert project.dfrun("p.yaml", "--run-id", "r1")[0] == -signal.SIGKILL
+    assert project.rows("SELECT sku, stock FROM item ORDER BY sku") == [("a", 0), ("s", 6)]
+    code, out, err = project.dfrun("resume", "r1", "-o", "json")
+    assert code == 0, err
+    assert json.loads(out)["steps"]["seen"]["state"] == "succeeded"
+    assert project.rows("SELECT sku, stock FROM item ORDER BY sku") == [("a", 0), ("b", 0), ("s", 6)]
+
+
 def test_a_failed_run_goes_on_and_its_failed_attempts_stay_on_record(project: Project) -> None:
     project.write("""
         item: {node: Item.create, with: {sku: a}}
