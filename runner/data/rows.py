@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pickle
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol, runtime_checkable
+from typing import IO
 
 ROWS_PER_BATCH = 5_000
 
@@ -21,12 +22,12 @@ class Batch:
     lines: Sequence[int] | None = None
 
 
-@runtime_checkable
-class Rows(Protocol):
+class Rows(ABC):
     """A stream that can be read again: every call of `batches` starts at the first row and gives the same rows."""
 
     columns: tuple[str, ...]
 
+    @abstractmethod
     def batches(self) -> AsyncIterator[Batch]:
         """All rows, in order, in batches of any size above 0."""
         ...
@@ -49,7 +50,7 @@ async def count_rows(rows: Rows) -> int:
     return known if isinstance(known, int) else sum([len(batch.rows) async for batch in rows.batches()])
 
 
-class ListRows:
+class ListRows(Rows):
     """Rows that are in memory already."""
 
     def __init__(
@@ -66,7 +67,7 @@ class ListRows:
             yield Batch(self.columns, self.rows[start:end], self.lines[start:end] if self.lines is not None else None)
 
 
-class SpooledRows:
+class SpooledRows(Rows):
     """Rows kept aside for later readers: the first `memory_rows` in memory, the rest in an unnamed temporary file.
 
     Fill it with `append`, then `close_for_reading`; the file vanishes with the object.

@@ -68,7 +68,7 @@ class _Text:
         self.first, self.last = first, last
 
 
-class RecordedRows:
+class RecordedRows(Rows):
     """Rows that stand in the ledger, read a chunk at a time."""
 
     def __init__(self, columns: tuple[str, ...], count: int, first: int, last: int, read_chunk: ReadChunk) -> None:

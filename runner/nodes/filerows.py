@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runner.data.rows import ROWS_PER_BATCH, Batch, SpooledRows, Stream
+from runner.data.rows import ROWS_PER_BATCH, Batch, Rows, SpooledRows, Stream
 from runner.errors import Problem, StepError
 from runner.nodes.base import Checked, Context, Subject
 from runner.nodes.textfile import (
@@ -74,7 +74,7 @@ Parse = Callable[[Path, Tally], Iterator[tuple[int, tuple[object, ...]]]]
 """Reads a file from its start: the line and the values of each row that fits, the others into the tally."""
 
 
-class FileRows:
+class FileRows(Rows):
     """The rows of one file; `rest` gives the tally of the first complete pass."""
 
     def __init__(

@@ -29,7 +29,7 @@ class Reading(Protocol):
 
 
 @dataclass(slots=True)
-class Watched:
+class Watched(Rows):
     """Streamed rows: the first complete pass over them ends their step, a pass that fails is that step's failure."""
 
     inner: Stream
@@ -54,7 +54,7 @@ class Watched:
 
 
 @dataclass(slots=True)
-class Reopened:
+class Reopened(Rows):
     """The rows of a file that was read to its end before; opened only when someone reads them."""
 
     open: Callable[[], Awaitable[Rows]]
