@@ -12,6 +12,7 @@ from runner.features.base import Feature
 from runner.source import Document
 from schemas.filters import parse_filter
 from schemas.models import FieldDeclaration, Model, Models
+from schemas.names import cut
 from schemas.parsing import parse_value
 from schemas.paths import JSON_KINDS
 from schemas.shapes import NO_DEFAULT, FieldShape, IndexShape, ModelShape
@@ -65,12 +66,12 @@ def build_catalog(files: Iterable[tuple[Document, Models]], *, row_security: boo
 
 def table_name(model: str) -> str:
     """`OrderItem` → `order_item`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", model).lower()
+    return cut(re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", model).lower())
 
 
 def unique_name(table: str, column: str) -> str:
     """What the database calls the rule of a unique field."""
-    return f"uq_{table}_{column}"[:63]
+    return cut(f"uq_{table}_{column}")
 
 
 def _shape(name: str, model: Model, document: Document, problems: list[Problem]) -> ModelShape:
@@ -201,9 +202,9 @@ def _indexes(
                     Problem("DF207", f"{name} has no field {column!r}", place, "", did_you_mean(column, fields))
                 )
         down = frozenset(f[1:] for f in index.fields if f.startswith("-"))
-        label = index.name or f"{'uq' if index.unique else 'ix'}_{table}_{'_'.join(names)}"[:63]
+        label = index.name or cut(f"{'uq' if index.unique else 'ix'}_{table}_{'_'.join(names)}")
         found.append(IndexShape(label, names, down, index.unique, renamed_from=index.renamed_from))
-    found += [IndexShape(f"ix_{table}_{n}"[:63], (n,)) for n, declared in model.fields.items() if declared.index]
+    found += [IndexShape(cut(f"ix_{table}_{n}"), (n,)) for n, declared in model.fields.items() if declared.index]
     found += _postgresql_indexes(name, model, fields, document, problems)
     return (*found, *_text_search(name, model, fields, document, problems))
 
@@ -223,7 +224,7 @@ def _text_search(
             problems.append(Problem("DF226", what, place, "", "a filter finds its values"))
         elif column in names[:number]:
             problems.append(Problem("DF226", f"{column!r} stands twice", place))
-    return [IndexShape(f"fts_{table_name(name)}"[:63], names, method="words")] if names else []
+    return [IndexShape(cut(f"fts_{table_name(name)}"), names, method="words")] if names else []
 
 
 def _postgresql_indexes(
@@ -241,7 +242,7 @@ def _postgresql_indexes(
         elif types[column].kind not in JSON_KINDS:
             what = f"{column!r} is {types[column]}, a GIN index here is for json"
             problems.append(Problem("DF225", what, place, "", "index: true"))
-        found.append(IndexShape(f"gin_{table}_{column}"[:63], (column,), method="gin"))
+        found.append(IndexShape(cut(f"gin_{table}_{column}"), (column,), method="gin"))
     for number, index in enumerate(model.postgresql.partial_indexes):
         here = (*at, "partial_indexes", number)
         names = tuple(f.removeprefix("-") for f in index.fields)
@@ -259,7 +260,7 @@ def _postgresql_indexes(
                 place = document.place((*here, "condition", *each.path), key=each.key)
                 problems.append(Problem("DF225", f"condition: {each.what}", place, each.why, each.fix))
         down = frozenset(f[1:] for f in index.fields if f.startswith("-"))
-        label = index.name or f"px_{table}_{'_'.join(names)}"[:63]
+        label = index.name or cut(f"px_{table}_{'_'.join(names)}")
         found.append(IndexShape(label, names, down, condition=index.condition))
     return found
 
@@ -267,9 +268,15 @@ def _postgresql_indexes(
 def _check_names(models: Mapping[str, ModelShape], homes: Mapping[str, Document], problems: list[Problem]) -> None:
     """Tables, unique fields and indexes have their names from one space in the database; each may be there once."""
     taken = {model.table: f"the table of {name}" for name, model in models.items()}
+    why = "the database knows each by its name"
     for name, model in models.items():
         for column in (f.name for f in model.fields.values() if f.unique):
-            taken.setdefault(unique_name(model.table, column), f"{name}.{column}, which is unique")
+            label, said = unique_name(model.table, column), f"the unique rule of {name}.{column}"
+            if owner := taken.get(label):
+                place = homes[name].place(("models", name, "fields", column), key=True)
+                fix = f"in place of unique: true, indexes: [{{name: …, fields: [{column}], unique: true}}]"
+                problems.append(Problem("DF228", f"{said} and {owner} are both called {label!r}", place, why, fix))
+            taken[label] = said
     for name, model in models.items():
         for number, index in enumerate(model.indexes):
             owner = taken.get(index.name)
@@ -279,7 +286,6 @@ def _check_names(models: Mapping[str, ModelShape], homes: Mapping[str, Document]
                 continue
             is_declared = homes[name].at(("models", name, "indexes", number)) is not None
             place = homes[name].place(("models", name, "indexes", number) if is_declared else ("models", name))
-            why = "the database knows each by its name"
             fix = "leave one of them out, or give the index a name of its own: name: …"
             problems.append(Problem("DF228", f"{said} and {owner} are both called {index.name!r}", place, why, fix))
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runner.audit.trail import METADATA, OUTSIDE
 from runner.features.encryption import stored_model
+from schemas.names import cut
 from schemas.shapes import ModelShape
 
 _PREFIX = "dfrun_audit_"
@@ -98,8 +99,10 @@ BEGIN
   END IF;
   RETURN NULL;
 END"""
-    label = hashlib.sha256(body.encode()).hexdigest()[:8]
-    function = _quoted(f"{_PREFIX}{table.name}"[:63])
+    plain = cut(f"{_PREFIX}{table.name}")
+    # triggers that were made when long names were cut without a hash call a function that another table may own
+    told = body if plain.endswith(table.name) else plain + body
+    label, function = hashlib.sha256(told.encode()).hexdigest()[:8], _quoted(plain)
     statements = [f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $dfrun${body}$dfrun$"]
     seen = {"insert": "NEW TABLE AS new_rows", "delete": "OLD TABLE AS old_rows"}
     seen["update"] = f"{seen['delete']} {seen['insert']}"

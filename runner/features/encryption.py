@@ -13,6 +13,7 @@ from functools import lru_cache
 from runner.features.base import Scope
 from runner.query import Query, Write
 from schemas.filters import Filter
+from schemas.names import cut
 from schemas.shapes import NO_DEFAULT, FieldShape, IndexShape, ModelShape
 from schemas.types import ValueType
 
@@ -42,7 +43,7 @@ FEATURE = Encryption()
 
 def index_name(field: str) -> str:
     """The column with the keyed index of a searchable field."""
-    return f"{field}_index"
+    return cut(f"{field}_index")
 
 
 @lru_cache(maxsize=1024)
@@ -63,5 +64,5 @@ def stored_model(model: ModelShape) -> ModelShape:
             column = index_name(name)
             indexes[column] = FieldShape(column, kind, managed=True, unique=field.unique)
             if not field.unique:
-                more.append(IndexShape(f"ix_{model.table}_{column}"[:63], (column,)))
+                more.append(IndexShape(cut(f"ix_{model.table}_{column}"), (column,)))
     return replace(model, fields=fields | indexes, indexes=(*model.indexes, *more))

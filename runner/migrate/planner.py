@@ -27,6 +27,7 @@ from runner.migrate.state import State, read_state
 from runner.migrate.step import PHASES, Backup, Step, batches_of, grouped
 from runner.migrate.wanted import Hint, Wanted
 from runner.migrate.written import Written, written_steps
+from schemas.names import cut
 
 _PLANNING = ("SET LOCAL lock_timeout = '2s'", "SET LOCAL timezone = 'UTC'")
 
@@ -343,7 +344,7 @@ class _Work:
         """Renamed values of enums whose rule still has the old one."""
         found = []
         for hint in self.goal.wanted.hints:
-            rule = have.items.get(("constraint", hint.table, f"ck_values_{hint.table}_{hint.name}"[:63]))
+            rule = have.items.get(("constraint", hint.table, cut(f"ck_values_{hint.table}_{hint.name}")))
             if hint.kind != "value" or rule is None or literal(hint.old[0]) not in rule["definition"]:
                 continue
             if literal(hint.value) not in rule["definition"]:

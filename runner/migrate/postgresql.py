@@ -16,6 +16,7 @@ from runner.dialects.row_security import POLICY, secured, unsecured
 from runner.migrate.connection import Live
 from runner.migrate.snapshot import OWN, Facts, Key, Snapshot
 from runner.sql import fulltext
+from schemas.names import cut
 
 _COLUMNS = """
 SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
@@ -198,7 +199,7 @@ def copy_statements(snapshot: Snapshot) -> list[str]:
         statements += create_table(snapshot, table)
         for name, facts in snapshot.of("column", table).items():
             if facts.get("default") == "nextval(owned)":
-                sequence = quoted(f"{OWN}{table}_{name}_seq"[:63])
+                sequence = quoted(cut(f"{OWN}{table}_{name}_seq"))
                 statements += [
                     f"CREATE SEQUENCE {sequence} OWNED BY {quoted(table)}.{quoted(name)}",
                     f"ALTER TABLE {quoted(table)} ALTER {quoted(name)} SET DEFAULT nextval({literal(sequence)})",

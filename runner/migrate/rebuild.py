@@ -20,6 +20,7 @@ from runner.migrate.sqlite import AUDIT, create_index
 from runner.migrate.sqltext import quoted, tokens
 from runner.migrate.step import Backup, Part, Probe, Step
 from runner.sql.fulltext import lite_drops
+from schemas.names import cut
 
 
 def index_statements(snapshot: Snapshot, table: str) -> list[str]:
@@ -47,15 +48,15 @@ class Rebuild:
 
     def step(self) -> Step:
         """The step with everything the table needs."""
-        s, table, new = self.s, quoted(self.table), quoted(f"{OWN}new_{self.table}"[:63])
+        s, table, new = self.s, quoted(self.table), quoted(cut(f"{OWN}new_{self.table}"))
         parts = [self._part(change) for change in self.changes if not self._is_inside(change)]
         target = self._target()
         inserted, selected = self._columns(target)
         sql = ["PRAGMA legacy_alter_table=ON", *self.before]
-        sql.append(sqlite.create_table(target, self.table, f"{OWN}new_{self.table}"[:63]))
+        sql.append(sqlite.create_table(target, self.table, cut(f"{OWN}new_{self.table}")))
         sql.append(f"INSERT INTO {new} ({', '.join(inserted)}) SELECT {', '.join(selected)} FROM {table}")
         if self._counts(s.have) and self._counts(target):
-            kept, given = _text(f"{OWN}new_{self.table}"[:63]), _text(self.table)
+            kept, given = _text(cut(f"{OWN}new_{self.table}")), _text(self.table)
             sql.append(f"DELETE FROM sqlite_sequence WHERE name = {kept}")
             sql.append(
                 f"INSERT INTO sqlite_sequence (name, seq) SELECT {kept}, seq FROM sqlite_sequence WHERE name = {given}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +12,7 @@ from runner.migrate.sqlite import Attached
 from runner.migrate.step import Backup, Mode, Part, Phase, Probe, Step
 from runner.migrate.wanted import Wanted
 from runner.sql.filters import Database
+from schemas.names import cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +108,3 @@ def given(facts: Facts | None) -> Facts:
     """The side of a change that a recipe reads."""
     assert facts is not None, "a change has the side that its recipe reads"
     return facts
-
-
-def cut(name: str) -> str:
-    """A name of at most 63 bytes; what is cut off is told apart by a hash."""
-    if len(name.encode()) <= 63:
-        return name
-    return f"{name[:54]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"

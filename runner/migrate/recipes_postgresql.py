@@ -9,10 +9,11 @@ from functools import partial
 from runner.migrate import postgresql
 from runner.migrate.difference import KINDS, Change
 from runner.migrate.postgresql import add_constraint, column_text, literal, quoted
-from runner.migrate.recipes import Situation, cut, given
+from runner.migrate.recipes import Situation, given
 from runner.migrate.rules_postgresql import RuleRecipes, cast_of, key_of
 from runner.migrate.snapshot import OWN, Facts
 from runner.migrate.step import Backup, Batch, Mode, Probe, Step
+from schemas.names import cut
 
 _VOLATILE = re.compile(r"gen_random_uuid|uuidv[47]|clock_timestamp|random\(|nextval|timeofday")
 _BATCH_ROWS, _PAUSE_MS = 5_000, 0

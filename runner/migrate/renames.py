@@ -17,6 +17,7 @@ from runner.migrate.snapshot import OWN, Snapshot, canonical
 from runner.migrate.step import Backup, Step
 from runner.migrate.wanted import Hint
 from runner.sql.filters import Database
+from schemas.names import cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def statements(renames: Sequence[Rename], database: Database) -> list[tuple[Rena
         for rename in group:
             where = rename.table if op.endswith("column") else ""
             if (where, rename.new) in taken:
-                aside = f"{OWN}was_{rename.old}"[:63]
+                aside = cut(f"{OWN}was_{rename.old}")
                 found.append((rename, [_rename(rename, rename.old, aside, quote)], []))
                 waiting.append((rename, aside))
             elif op != "rename_index" or database == "postgresql":

@@ -9,9 +9,10 @@ from dataclasses import replace
 from runner.migrate.casts import Cast, cast
 from runner.migrate.difference import Change
 from runner.migrate.postgresql import add_constraint, create_index, quoted, words_needed
-from runner.migrate.recipes import Situation, cut, given
+from runner.migrate.recipes import Situation, given
 from runner.migrate.snapshot import OWN, Facts
 from runner.migrate.step import Phase, Probe, Step
+from schemas.names import cut
 
 
 class RuleRecipes:

@@ -17,6 +17,7 @@ from runner.sql import fulltext
 from runner.sql.filters import Database, condition
 from schemas.conditions import All, AnyOf, Compare, Filter, Not
 from schemas.filters import parse_filter
+from schemas.names import cut
 from schemas.shapes import NO_DEFAULT, TENANT, FieldShape, IndexShape, ModelShape
 from schemas.types import ValueType
 
@@ -185,4 +186,4 @@ def _quoted(text: str) -> str:
 
 
 def _label(prefix: str, model: ModelShape, field: str) -> str:
-    return f"{prefix}_{model.table}_{field}"[:63]
+    return cut(f"{prefix}_{model.table}_{field}")

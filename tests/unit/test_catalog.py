@@ -123,3 +123,23 @@ models:
         ("DF207", "Note has no field 'titel'", "did you mean title?"),
         ("DF226", "'title' stands twice", ""),
     ]
+
+
+def test_two_unique_fields_whose_rules_have_one_name_are_told() -> None:
+    text = """\
+models:
+  Order: {fields: {item_code: {type: string, unique: true}}}
+  OrderItem: {fields: {code: {type: string, unique: true}}}
+"""
+    with pytest.raises(DefinitionError) as caught:
+        catalog(text)
+    (problem,) = caught.value.problems
+    assert (problem.code, str(problem.place)) == ("DF228", "models.yaml:3:24")
+    assert problem.what.endswith("and the unique rule of Order.item_code are both called 'uq_order_item_code'")
+    assert problem.fix == "in place of unique: true, indexes: [{name: …, fields: [code], unique: true}]"
+
+
+def test_a_name_that_is_too_long_is_told_apart_by_a_hash() -> None:
+    long = "VeryLong" * 7 + "Model"
+    one, two = table_name(f"{long}A"), table_name(f"{long}B")
+    assert one.startswith("very_long_very_long") and one != two and len(one) == len(two) == 63
