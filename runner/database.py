@@ -124,7 +124,6 @@ def _absolute(url: str, source: str, project: Path) -> str:
 async def open_store(
     target: Target,
     models: Mapping[str, ModelShape],
-    parallel: int,
     sources: Mapping[str, str] | None = None,
     written: Sequence[Written] = (),
     *,
@@ -144,7 +143,7 @@ async def open_store(
     from runner.sql.tables import build_tables
 
     check_file(target, models)
-    engine = open_engine(target.url, pool_size=parallel + 2, max_overflow=parallel)
+    engine = open_engine(target.url, pool_size=0)  # as many as work at once; the store holds and bounds them
     store = Store(engine, build_tables(models, target.database))
     try:
         async with reached(target):

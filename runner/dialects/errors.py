@@ -55,9 +55,10 @@ def step_error(error: BaseException, models: Mapping[str, ModelShape]) -> StepEr
     if sqlite_name:
         return _of_sqlite(sqlite_name, str(driver), models)
     state = str(getattr(driver, "sqlstate", None) or "")
-    if state in _CONSTRAINTS:
+    if state.startswith("23"):  # one that no model declares, such as EXCLUDE, too
         table, name = getattr(driver, "table_name", None), getattr(driver, "constraint_name", None)
-        return _constraint(_CONSTRAINTS[state], table, name, getattr(driver, "column_name", None), state, models)
+        kind = _CONSTRAINTS.get(state, "other")
+        return _constraint(kind, table, name, getattr(driver, "column_name", None), state, models)
     if state == "57014":
         problem = Problem("DF584", _WORDS[state], None, "", "raise the step's timeout, or make the statement smaller")
         return StepError(problem, "timeout", state)

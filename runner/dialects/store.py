@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -44,7 +45,8 @@ class _Held:
 
 
 class Store:
-    """One database: its engine, the tables of the models, and its open connections."""
+    """One database: its engine, the tables of the models, and its open connections: as many as work at once, fewer
+    where the server gives fewer."""
 
     def __init__(self, engine: AsyncEngine, tables: Mapping[str, sa.Table]) -> None:
         self.engine = engine
@@ -56,6 +58,9 @@ class Store:
         self._is_broken = False
         self._idle: list[_Held] = []
         self._busy: list[_Held] = []
+        self._limit: int | None = None
+        """As many connections as the server gave, less the one that the run's lease needs; None while it gives more."""
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
     async def session(
@@ -148,20 +153,48 @@ class Store:
         return begin
 
     async def _take(self) -> _Held:
-        while self._idle:
-            held = self._idle.pop()
-            if self.database == "sqlite" or not held.driver.is_closed():
-                break
-            await held.connection.invalidate()
-            await held.connection.close()
-        else:
-            connection = await self.engine.connect()
-            if self.database == "postgresql":
-                await connection.execution_options(isolation_level="AUTOCOMMIT")  # dfrun says BEGIN itself
-            raw = await connection.get_raw_connection()
-            held = _Held(connection, raw.driver_connection)
-        self._busy.append(held)
-        return held
+        """A connection: one that is idle, else a new one; where the server gives no more, the next that comes back."""
+        while True:
+            while self._idle:
+                held = self._idle.pop()
+                if self.database == "sqlite" or not held.driver.is_closed():
+                    self._busy.append(held)
+                    return held
+                await held.connection.invalidate()
+                await held.connection.close()
+            if self._limit is None or len(self._busy) < self._limit:
+                try:
+                    held = await self._connect()
+                except Exception as error:
+                    if not self._busy or getattr(getattr(error, "orig", error), "sqlstate", None) != _TOO_MANY:
+                        raise
+                    self._limit = max(1, len(self._busy) - 1)
+                else:
+                    self._busy.append(held)
+                    return held
+            returned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(returned)
+            try:
+                await returned
+            except asyncio.CancelledError:
+                if not returned.cancelled():
+                    self._wake()  # what came back is another's now
+                raise
+
+    def _wake(self) -> None:
+        """Let one who waits for a connection look again."""
+        while self._waiting:
+            returned = self._waiting.popleft()
+            if not returned.done():
+                returned.set_result(None)
+                return
+
+    async def _connect(self) -> _Held:
+        connection = await self.engine.connect()
+        if self.database == "postgresql":
+            await connection.execution_options(isolation_level="AUTOCOMMIT")  # dfrun says BEGIN itself
+        raw = await connection.get_raw_connection()
+        return _Held(connection, raw.driver_connection)
 
     async def _commit(self, held: _Held, session: CoreSession) -> None:
         try:
@@ -178,7 +211,12 @@ class Store:
         self._busy.remove(held)
         held.is_ending = False
         await held.connection.rollback()  # for SQLAlchemy's own books; sends nothing
-        self._idle.append(held)
+        if self._limit is not None and len(self._busy) + len(self._idle) >= self._limit:
+            await held.connection.invalidate()
+            await held.connection.close()
+        else:
+            self._idle.append(held)
+        self._wake()
 
     async def _roll_back(self, held: _Held, error: BaseException) -> None:
         """Leave the transaction; the connection is kept only when it certainly is as good as new."""
@@ -209,8 +247,10 @@ class Store:
             held.driver.terminate()
         await held.connection.invalidate()
         await held.connection.close()
+        self._wake()
 
 
+_TOO_MANY = "53300"
 _GUARDS = "; ".join(
     f"SET LOCAL {name} = {value}"
     for name, value in {

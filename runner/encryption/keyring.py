@@ -81,7 +81,7 @@ async def _opened(
     models = load_catalog(path).models
     vault = open_vault(settings.encryption, os.environ, project)
     target = choose_database(database, settings, environment, project)
-    store = await stack.enter_async_context(open_store(target, models, 1, of_all_tenants=True))
+    store = await stack.enter_async_context(open_store(target, models, of_all_tenants=True))
     async with store.session() as session:
         await check_keys(session.connection, vault)
     return store, models, vault

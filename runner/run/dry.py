@@ -50,7 +50,7 @@ async def open_dry_store(
                 plan = await harmless_plan(migrator, target, models)
         if target.database == "sqlite" and (plan is None or plan.steps):
             target, plan = _copied(target, Path(folder)), None
-            async with open_store(target, models, 1, sources, written):
+            async with open_store(target, models, sources, written):
                 pass  # the copy has its tables now
         store = DryStore(open_engine(target.url, pool_size=1), build_tables(models, target.database))
         try:

@@ -135,7 +135,7 @@ async def _run_dry(
 
 def _store(target: Target, loaded: Loaded) -> AbstractAsyncContextManager[Store]:
     sources, written = sources_of(loaded.catalog, loaded.project), written_files(loaded.project)
-    return open_store(target, loaded.graph.models, loaded.settings.parallel, sources, written)
+    return open_store(target, loaded.graph.models, sources, written)
 
 
 def _check_extras(loaded: Loaded) -> None:
@@ -189,7 +189,7 @@ async def resume(run_id: str, options: RunOptions, decisions: Decisions, started
     """Take an unfinished run and see it to its end. Raises `DfrunError` when nothing has run."""
     settings, project = settings_of(Path.cwd())
     target = choose_database(options.database, settings, options.environment, project)
-    async with open_store(target, {}, 1) as store:
+    async with open_store(target, {}) as store:
         await prepare_ledger(store)
         row = await find_run(store, run_id)
         check_unfinished(row)
@@ -228,7 +228,7 @@ async def undo(run_id: str, options: RunOptions, started: Started) -> RunResult:
     run."""
     settings, project = settings_of(Path.cwd())
     target = choose_database(options.database, settings, options.environment, project)
-    async with open_store(target, {}, 1) as store:
+    async with open_store(target, {}) as store:
         await prepare_ledger(store)
         row = await find_run(store, run_id)
         check_undoable(row)
@@ -242,7 +242,7 @@ async def undo(run_id: str, options: RunOptions, started: Started) -> RunResult:
     seals, vault = _unseal(kept, loaded, run_id)
     values = recorded_parameters(loaded.pipeline, kept["params"], loaded.document)
     secrets = read_secrets(loaded.graph.secrets, loaded.project)
-    async with open_store(target, loaded.graph.models, loaded.settings.parallel) as store:
+    async with open_store(target, loaded.graph.models) as store:
         await _check_keys(store, vault)
         row, ledger = await take_over(store, run_id, this_process(), _tell(options), may_be_done=True)
         ledger.seals = seals
@@ -392,6 +392,6 @@ async def open_ledger(database: str | None, environment: str | None) -> AsyncIte
     """The database of the project where the user stands, with its ledger. Raises `DfrunError`."""
     settings, project = settings_of(Path.cwd())
     target = choose_database(database, settings, environment, project)
-    async with open_store(target, {}, 1) as store:
+    async with open_store(target, {}) as store:
         await prepare_ledger(store)
         yield store

@@ -203,7 +203,7 @@ def made(folder: Path, url: str) -> int:
     """The tables of the models, in a process of its own."""
 
     async def make() -> None:
-        async with open_store(Target(url, "", True), load(folder / "kills.yaml").graph.models, 1):
+        async with open_store(Target(url, "", True), load(folder / "kills.yaml").graph.models):
             pass
 
     asyncio.run(make())
