@@ -27,7 +27,7 @@ LINES = [
     ["runner.plan", "runner.describe", "runner.drawing", "runner.run.failures", "runner.loading", "runner.run.effects", "runner.run.items"],
     ["runner.run.attempts"],
     ["runner.run.streams", "runner.jsonschema", "runner.run.standins"],
-    ["runner.rehearsal"],
+    ["runner.rehearsal", "runner.run.board"],
     ["runner.run.saga", "runner.run.reading"],
     ["runner.run.executor", "runner.run.decisions"],
     ["runner.run.dry", "runner.history"],

@@ -1,30 +1,29 @@
 """The executor: runs a plan's steps as soon as their inputs are there, a bounded number at a time, and gives a result
 for every one of them.
 
-A ready queue by in-degree. How the effect of a step is committed and recorded is the work of `effects`. Emits events;
-prints nothing.
+Where each step stands is on the `board`; how the effect of a step is committed and recorded is the work of `effects`.
+Emits events; prints nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from runner.conditions import holds
 from runner.data.files import Files
 from runner.data.rows import Stream
-from runner.errors import Problem, StepError, UndecidedError
+from runner.errors import Problem, StepError
 from runner.events import (
     RunFinished,
     RunStarted,
     RunState,
-    StepFinished,
     StepRetrying,
     StepStarted,
     StepState,
@@ -34,13 +33,14 @@ from runner.graph.loop import Loop
 from runner.graph.shapes import Phase
 from runner.ledger.records import StepKey, TakenOverError
 from runner.nodes.base import Checked
-from runner.plan import Plan, Wait
+from runner.plan import Plan
 from runner.reach import reach
 from runner.run.attempts import Attempts, StoppedError
+from runner.run.board import Board, Live, milliseconds_since
 from runner.run.context import Emit, StepContext
 from runner.run.effects import Effects
-from runner.run.failures import DEFAULT_RETRY, BugError, UpstreamError, delay_seconds, of_step, step_failure
-from runner.run.reading import Live, Reading, befell, listed, number_of, reopened
+from runner.run.failures import DEFAULT_RETRY, UpstreamError, delay_seconds, step_failure
+from runner.run.reading import Reading, befell, listed, number_of, reopened
 from runner.run.results import FAILED, RunResult, StepResult
 from runner.run.saga import MARK, Saga, is_settled_by_undo, mark
 from runner.run.streams import Watched
@@ -83,19 +83,11 @@ class Executor:
     lease: Lease | None = None
     files: Files | None = None
     """Those of a dry run."""
-    bug: BaseException | None = None
     is_asked_to_undo: bool = False
     """The run is taken back because its user says so, not because it failed."""
     _effects: Effects = field(init=False)
-    _live: dict[str, Live] = field(default_factory=dict)
-    _ready: deque[Live] = field(default_factory=deque)
-    _idle: deque[asyncio.Future[None]] = field(default_factory=deque)
-    _busy: int = 0
-    _has_failed: bool = False
-    _is_undecided: bool = False
+    _board: Board = field(init=False)
     _is_undoing: bool = False
-    _phase: Phase = "main"
-    _count: int = 0
     _saga: Saga | None = None
     _cause: Problem | None = None
     _attempts: Attempts = field(init=False)
@@ -105,6 +97,7 @@ class Executor:
     def __post_init__(self) -> None:
         files = self.files or Files(self.project)
         self._effects = Effects(self.store, self.ledger, files, self.tenant, self.actor, self.vault)
+        self._board = Board(self.plan, self.emit)
         self.parallel = 1 if files.is_dry else self.parallel  # one transaction, in which there is no beside
 
     async def run(self) -> RunResult:
@@ -115,7 +108,6 @@ class Executor:
             self._extend_audit,
         )  # fmt: skip
         self.emit(RunStarted(self.run_id, self.plan.name, tuple(self.plan.steps)))
-        self._live = {n: Live(p, len(p.waits)) for n, p in self.plan.steps.items()}
         await self._restore()
         limit = asyncio.create_task(self._limit()) if self.plan.timeout_seconds else None
         if not self._is_undoing:
@@ -124,17 +116,15 @@ class Executor:
             await self._afterwards()
         if limit:
             limit.cancel()
-        for live in self._live.values():
-            if live.state is None:
-                self._settle(live, "cancelled")
+        self._board.close()
         state = self._state()
         outputs = await self._outputs()
-        elapsed = _ms(started)
+        elapsed = milliseconds_since(started)
         self.emit(RunFinished(self.run_id, state, elapsed))
-        steps = {name: cast(StepResult, live.result) for name, live in self._live.items()}
+        steps = {name: cast(StepResult, live.result) for name, live in self._board.lives.items()}
         problem = befell(state, self.run_id) or (self._saga.problem if self._saga else None) or self._cause
         return RunResult(
-            self.run_id, self.plan.name, state, outputs, steps, elapsed, problem, self.bug, self.audit_head,
+            self.run_id, self.plan.name, state, outputs, steps, elapsed, problem, self._board.bug, self.audit_head,
             self._saga.told if self._saga else {}, self.is_asked_to_undo, self._effects.files.is_dry,
             self._effects.left_out,
         )  # fmt: skip
@@ -143,10 +133,7 @@ class Executor:
 
     async def _go_through(self, phase: Phase) -> None:
         """Run the steps of a phase, as far as they can run, and settle the others."""
-        self._phase = phase
-        lives = [live for live in self._live.values() if live.planned.step.phase == phase]
-        # what recorded steps have let go is among them already
-        self._ready = deque(live for live in lives if not live.pending and live.state is None)
+        lives = self._board.begin(phase)
         self._workers = [asyncio.create_task(self._work()) for _ in range(max(1, min(self.parallel, len(lives))))]
         ends = await asyncio.gather(*self._workers, return_exceptions=True)
         for end in ends:
@@ -154,14 +141,14 @@ class Executor:
                 raise end  # a worker never ends like this unless the executor itself is wrong
         for live in lives:
             if live.state is None:
-                self.finish(live, "cancelled")
+                self._board.finish(live, "cancelled")
 
     async def _afterwards(self) -> None:
         """What follows on the steps: taking them back, the steps for a failure, the last ones."""
-        unknown = [live.planned.step for live in self._live.values() if live.state == "undecided"]
-        if self._is_undecided and not all(is_settled_by_undo(step, self.plan.undoes) for step in unknown):
+        unknown = [live.planned.step for live in self._board.lives.values() if live.state == "undecided"]
+        if self._board.is_undecided and not all(is_settled_by_undo(step, self.plan.undoes) for step in unknown):
             return  # a decision comes first
-        has_failed = self._has_failed or self._is_undoing
+        has_failed = self._board.has_failed or self._is_undoing
         if has_failed and self.plan.undoes:
             await self._take_back()
             if self._saga is not None and self._saga.problem is not None:
@@ -169,17 +156,17 @@ class Executor:
         if self.is_asked_to_undo:
             return
         for phase in ("failure", "finally"):
-            lives = [live for live in self._live.values() if live.planned.step.phase == phase]
+            lives = self._board.of_phase(phase)
             if phase == "failure" and not has_failed:
                 for live in lives:
                     if live.state is None:
-                        self.finish(live, "skipped")
+                        self._board.finish(live, "skipped")
             elif lives:
                 await self._go_through(phase)
 
     async def _take_back(self) -> None:
         """Undo what is done, the last step first; that this has begun is recorded before."""
-        lives = list(self._live.values())
+        lives = list(self._board.lives.values())
         if self.ledger is not None and not self._is_undoing:
             await mark(self.ledger, next((r.problem for r in (live.result for live in lives) if r and r.problem), None))
         self._is_undoing = True
@@ -195,7 +182,8 @@ class Executor:
         """Start no new step; steps that still run after `grace_seconds` are cancelled and rolled back."""
         if self._interruption is None:
             self._interruption = state
-            self._wake(len(self._idle))
+            self._board.is_stopped = True
+            self._board.wake_all()
             if state == "silent" and self.store is not None:
                 self.store.break_off()
             asyncio.get_running_loop().call_later(
@@ -218,9 +206,9 @@ class Executor:
             return "undo_failed"
         if self._saga is not None:
             return "undone" if self._saga.is_whole else "partly_undone"
-        if self._is_undecided:
+        if self._board.is_undecided:
             return "needs_decision"
-        return "failed" if self._has_failed else "succeeded"
+        return "failed" if self._board.has_failed else "succeeded"
 
     def _cancel_workers(self) -> None:
         self._interrupt_statements()
@@ -247,7 +235,7 @@ class Executor:
             why = cast("Mapping[str, str]", await self.ledger.value(mark))
             if why["what"]:
                 self._cause = Problem(why["code"], why["what"])
-        for name, live in self._live.items():
+        for name, live in self._board.lives.items():
             record = records.get(StepKey(name))
             if record is None:
                 continue
@@ -255,73 +243,42 @@ class Executor:
                 live.order, live.state = record.seq, "undecided"
                 live.result = StepResult("undecided")
                 continue
+            assert self.ledger is not None
             if record.status == "done":
-                assert self.ledger is not None
-                live.value = await self.ledger.value(record)
+                value = await self.ledger.value(record)
             elif record.status == "source" and record.seq:
-                live.value = await reopened(self, live, record)
+                value = await reopened(self.ledger, live, record, partial(self._again, live))
             else:
                 continue
-            live.started = 0.0
-            self.finish(live, "succeeded", record.rows, is_recorded=True)
-            live.order = record.seq
-            self._count = max(self._count, record.seq)
+            self._board.restore(live, value, record.rows, record.seq)
         if self._is_undoing:
-            for live in self._live.values():
-                if live.state is None and live.planned.step.phase == "main":
-                    self.finish(live, "cancelled")
+            for live in self._board.of_phase("main"):
+                if live.state is None:
+                    self._board.finish(live, "cancelled")
 
     # --- scheduling ------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        turns = 0
+        board, turns = self._board, 0
         while True:
-            live = self._next()
+            live = board.next()
             if live is None:
-                if not self._busy:
-                    self._wake(len(self._idle))
+                if not board.busy:
+                    board.wake_all()
                     return
-                waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._idle.append(waiter)
-                await waiter
+                await board.wait()
                 continue
-            self._busy += 1
+            board.busy += 1
             try:
                 await (self._drain(live) if live.stream else self._step(live))
             except BaseException:
                 self._cancel_workers()
                 raise
             finally:
-                self._busy -= 1
+                board.busy -= 1
             turns += 1
             if turns % 64 == 0:
                 await asyncio.sleep(0)  # steps that never wait must not keep signals and limits from being heard
-
-    def _next(self) -> Live | None:
-        """A step to work on: one that is ready or, when nothing else goes on, a stream that nobody reads."""
-        while self._ready:
-            live = self._ready.popleft()
-            if live.state is None and self._may_start(live):
-                return live
-        return self._drainable() if not self._busy else None
-
-    def _may_start(self, live: Live) -> bool:
-        if self._interruption:
-            return False
-        if self._phase != "main":
-            return True
-        # a step that asks for another's end, however it ended, is meant for just this case
-        return not (self._has_failed and self.plan.fail_fast) or any(w.only_end for w in live.planned.waits)
-
-    def _drainable(self) -> Live | None:
-        lives = () if self._interruption or (self._has_failed and self.plan.fail_fast) else self._live.values()
-        return next((live for live in lives if live.stream and live.state is None), None)
-
-    def _wake(self, count: int) -> None:
-        for _ in range(min(count, len(self._idle))):
-            waiter = self._idle.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
 
     async def _drain(self, live: Live) -> None:
         """Read a stream to its end for what it gives besides rows."""
@@ -332,81 +289,23 @@ class Executor:
         except UpstreamError:
             pass
         except Exception as error:
-            self.fail(live, step_failure(live.planned.step, error), None)
-
-    def finish(
-        self, live: Live, state: StepState, rows: int | None = None, error: StepError | None = None,
-        *, is_recorded: bool = False,
-    ) -> None:  # fmt: skip
-        """Settle how a step ended and tell its readers."""
-        self._settle(live, state, rows, error, is_recorded)
-        queue = [live]
-        while queue:
-            ended = queue.pop()
-            for name, wait in self.plan.readers[ended.planned.step.id]:
-                reader = self._live[name]
-                if wait.is_early and ended.stream is not None:
-                    continue  # it was let go when the stream opened
-                if self._tell(reader, wait, cast(StepState, ended.state)):
-                    queue.append(reader)
-        self._wake(len(self._ready) - 1)
-
-    def _tell(self, reader: Live, wait: Wait, state: StepState) -> bool:
-        """Count down a reader; True when this settled it without a run."""
-        if state == "skipped" and wait.is_data and not wait.has_defaults:
-            reader.verdict = reader.verdict or "skipped"
-        elif state not in ("succeeded", "skipped") and not wait.only_end:
-            reader.verdict = "blocked"
-        reader.pending -= 1
-        if reader.pending or reader.state is not None:
-            return False
-        if reader.verdict is None:
-            if reader.planned.step.phase == self._phase:
-                self._ready.append(reader)
-            return False
-        self._settle(reader, reader.verdict)
-        return True
-
-    def _settle(
-        self, live: Live, state: StepState, rows: int | None = None, error: StepError | None = None,
-        is_recorded: bool = False,
-    ) -> None:  # fmt: skip
-        live.state = state
-        self._count += 1
-        live.order = self._count
-        elapsed = _ms(live.started) if live.started else 0.0
-        problem = of_step(live.planned.step, error.problem) if error else None
-        live.result = StepResult(
-            state, live.attempts, rows, elapsed, problem, error.error_class if error else None,
-            error.sqlstate if error else None, is_recorded,
-        )  # fmt: skip
-        self.emit(StepFinished(live.planned.step.id, state, live.attempts, rows, elapsed, problem))
-
-    def fail(self, live: Live, error: StepError, rows: int | None) -> None:
-        """Settle that a step failed."""
-        self._has_failed = True
-        state: StepState = "timed_out" if error.error_class == "timeout" else "failed"
-        if isinstance(error, UndecidedError):
-            self._is_undecided, state = True, "undecided"
-        if isinstance(error, BugError):
-            self.bug = self.bug or error.__cause__
-        self.finish(live, state, rows, error)
+            self._board.fail(live, step_failure(live.planned.step, error), None)
 
     # --- one step --------------------------------------------------------------------------------------------
 
     async def _step(self, live: Live) -> None:
         step = live.planned.step
-        if any(wait.is_early and self._live[wait.upstream].state in FAILED for wait in live.planned.waits):
-            self.finish(live, "blocked")
+        if any(wait.is_early and self._board.lives[wait.upstream].state in FAILED for wait in live.planned.waits):
+            self._board.finish(live, "blocked")
             return
         if step.when:
             try:
                 is_meant = all([await self._holds(condition) for condition in step.when])
             except StepError as error:  # rows that are read again may fail
-                self.fail(live, error, None)
+                self._board.fail(live, error, None)
                 return
             if not is_meant:
-                self.finish(live, "skipped")
+                self._board.finish(live, "skipped")
                 return
         live.started = time.perf_counter()
         retry = step.retry or DEFAULT_RETRY
@@ -415,36 +314,37 @@ class Executor:
                 return
             live.attempts += 1
             self.emit(StepStarted(step.id, live.attempts))
-            context = self.context(live)
+            context = self._attempts.context(step)
             try:
-                value = await self.attempt(live, context)
+                value = await self._attempt(live, context)
             except (UpstreamError, StoppedError, LeftOutError) as reason:
-                self.finish(live, _NOT_RUN[type(reason)])
+                self._board.finish(live, _NOT_RUN[type(reason)])
                 return
             except TakenOverError:
                 self.interrupt("taken_over")
-                self.finish(live, "cancelled")
+                self._board.finish(live, "cancelled")
                 return
             except asyncio.CancelledError:
-                self.finish(live, "cancelled")
+                self._board.finish(live, "cancelled")
                 raise
             except Exception as error:
                 told = step_failure(live.planned.step, error)
                 wait = None if self._interruption else delay_seconds(step, retry, live.attempts, told)
                 await self._attempts.note(StepKey(step.id), live.attempts, told, wait)
                 if wait is None:
-                    self.fail(live, told, context.rows)
+                    self._board.fail(live, told, context.rows)
                     return
                 self.emit(StepRetrying(step.id, live.attempts + 1, wait, told.problem))
                 await asyncio.sleep(wait)
                 continue
             break
         if isinstance(value, Stream):
-            self._open(live, value, context)
+            reading = Reading(self._board, self.ledger, live, context)
+            self._board.flow(live, Watched(value, reading, value.rows.columns))
         else:
             live.value = value
             self._extend_audit(context.audit_head)
-            self.finish(live, "succeeded", context.rows)
+            self._board.finish(live, "succeeded", context.rows)
 
     def _extend_audit(self, head: str | None) -> None:
         if head is not None and (self.audit_head is None or number_of(head) > number_of(self.audit_head)):
@@ -462,10 +362,11 @@ class Executor:
         values = {link.text: await self._value(link.source, False, None) for link in condition.links}
         return holds(condition, values)
 
-    def context(self, live: Live) -> StepContext:
-        return self._attempts.context(live.planned.step)
+    async def _again(self, live: Live) -> Mapping[str, object] | Stream | None:
+        """Another attempt of a step that has ended, for the rows that flowed from it."""
+        return await self._attempt(live, self._attempts.context(live.planned.step))
 
-    async def attempt(self, live: Live, context: StepContext) -> Mapping[str, object] | Stream | None:
+    async def _attempt(self, live: Live, context: StepContext) -> Mapping[str, object] | Stream | None:
         """One attempt: its arguments, then its effect."""
         step = live.planned.step
         checked: Checked = step.checked
@@ -479,7 +380,7 @@ class Executor:
         return await self._effects.carry_out(step, checked, context, key, live.planned.wanted)
 
     async def _value(self, source: tuple[str, ...], has_default: bool, default: object) -> object:
-        upstream = self._live.get(source[0])
+        upstream = self._board.lives.get(source[0])
         if upstream is None:
             return await reach(self.roots[source[0]], source[1:])
         if has_default and upstream.state == "skipped":
@@ -487,20 +388,10 @@ class Executor:
         value = await reach(upstream.value, source[1:])
         return default if has_default and value is None else value
 
-    def _open(self, live: Live, stream: Stream, context: StepContext) -> None:
-        """Let those readers go that need nothing but the stream."""
-        watched = Watched(stream, Reading(self, live, context), stream.rows.columns)
-        live.stream = watched
-        live.value = {"rows": watched}
-        for name, wait in self.plan.readers[live.planned.step.id]:
-            if wait.is_early:
-                self._tell(self._live[name], wait, "succeeded")
-        self._wake(len(self._ready) - 1)
-
     async def _outputs(self) -> dict[str, object]:
         outputs: dict[str, object] = {}
         for name, link in self.plan.outputs.items():
-            upstream = self._live.get(link.root)
+            upstream = self._board.lives.get(link.root)
             if upstream is None or upstream.state == "succeeded":
                 try:
                     value = await reach(upstream.value if upstream else self.roots[link.root], link.source[1:])
@@ -510,7 +401,3 @@ class Executor:
             elif upstream.state == "skipped":
                 outputs[name] = None
         return outputs
-
-
-def _ms(started: float) -> float:
-    return round((time.perf_counter() - started) * 1000, 3)

@@ -1,45 +1,26 @@
-"""A step while its run goes on, the step behind a stream, and what a run tells at its end."""
+"""The step behind a stream, rows that a resumed run reads again, and what a run tells at its end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from runner.data.rows import Rows, Stream
 from runner.errors import Problem, StepError
-from runner.events import RunState, StepState
-from runner.ledger.records import Record, StepKey
-from runner.plan import PlannedStep
+from runner.events import RunState
+from runner.ledger.records import Ledger, Record, StepKey
+from runner.run.board import Board, Live
 from runner.run.context import StepContext
-from runner.run.results import StepResult
-from runner.run.streams import Reopened, Watched
-
-if TYPE_CHECKING:
-    from runner.run.executor import Executor
-
-
-@dataclass(slots=True)
-class Live:
-    """One step while the run goes on."""
-
-    planned: PlannedStep
-    pending: int
-    verdict: StepState | None = None
-    state: StepState | None = None
-    value: object = None
-    stream: Watched | None = None
-    order: int = 0
-    attempts: int = 0
-    started: float = 0.0
-    result: StepResult | None = None
+from runner.run.streams import Reopened
 
 
 @dataclass(slots=True)
 class Reading:
     """The step behind a stream."""
 
-    executor: Executor
+    board: Board
+    ledger: Ledger | None
     live: Live
     context: StepContext
 
@@ -53,19 +34,18 @@ class Reading:
             self.context.progress(rows - before)
 
     async def ended(self, rest: Mapping[str, object]) -> None:
-        executor, live = self.executor, self.live
+        live = self.live
         assert live.stream is not None
         rows = self.context.rows or 0
-        ledger, file = executor.ledger, live.stream.inner.file
-        if ledger is not None and file is not None:
+        if self.ledger is not None and live.stream.inner.file is not None:
             key = StepKey(live.planned.step.id)
-            await ledger.source_ended(key, rest, live.planned.wanted, rows)
+            await self.ledger.source_ended(key, rest, live.planned.wanted, rows)
         if live.state is None:
             live.value = {"rows": live.stream} | dict(rest)
-            executor.finish(live, "succeeded", rows=rows)
+            self.board.finish(live, "succeeded", rows=rows)
 
     def broke(self, error: StepError) -> None:
-        self.executor.fail(self.live, error, self.context.rows)
+        self.board.fail(self.live, error, self.context.rows)
 
 
 async def listed(value: object) -> object:
@@ -88,15 +68,14 @@ def befell(state: RunState, run_id: str) -> Problem | None:
     return None
 
 
-async def reopened(executor: Executor, live: Live, record: Record) -> object:
-    """What a step that read a stream gave, its rows to be read again."""
-    assert executor.ledger is not None
-    kept = cast("dict[str, dict[str, object]]", await executor.ledger.value(record))
+async def reopened(ledger: Ledger, live: Live, record: Record, attempt: Callable[[], Awaitable[object]]) -> object:
+    """What a step that read a stream gave, its rows to be read again by another attempt when someone asks for them."""
+    kept = cast("dict[str, dict[str, object]]", await ledger.value(record))
     fields = live.planned.step.checked.output.fields or {}
     columns = tuple((fields["rows"].fields or {}) if "rows" in fields else ())
 
     async def reopen() -> Rows:
-        stream = await executor.attempt(live, executor.context(live))
+        stream = await attempt()
         assert isinstance(stream, Stream)
         return stream.rows
 

@@ -152,6 +152,7 @@ def main() -> int:
     parser.add_argument("--reference", help="another empty database, for the undisturbed runs; SQLite without it")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--latest", type=float, default=1.0, help="the last moment of a kill, in undisturbed runs")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     given = parser.parse_args()
     chance = random.Random(given.seed)
@@ -172,7 +173,7 @@ def main() -> int:
         while True:
             pid = fork(partial(child, folder, given.database, run_id, number, is_resume))
             if kills < given.kills:
-                time.sleep(chance.uniform(0.2 if not is_resume else 0.15, 1.0) * length)
+                time.sleep(chance.uniform(0.2 if not is_resume else 0.15, given.latest) * length)
                 os.kill(pid, signal.SIGKILL)
             begun = time.monotonic()
             code = wait(pid)
