@@ -389,9 +389,18 @@ def _tell(options: RunOptions) -> Callable[[str], None]:
 
 @asynccontextmanager
 async def open_ledger(database: str | None, environment: str | None) -> AsyncIterator[Store]:
-    """The database of the project where the user stands, with its ledger. Raises `DfrunError`."""
+    """The database of the project where the user stands, with its ledger; looking leaves no new file behind. Raises
+    `DfrunError`."""
+    from runner.dialects.session import open_engine
+    from runner.dialects.store import Store
+
     settings, project = settings_of(Path.cwd())
     target = choose_database(database, settings, environment, project)
-    async with open_store(target, {}) as store:
+    async with AsyncExitStack() as stack:
+        if target.is_missing_file:
+            store = Store(open_engine(target.for_reading.url), {})
+            stack.push_async_callback(store.close)
+        else:
+            store = await stack.enter_async_context(open_store(target, {}))
         await prepare_ledger(store)
         yield store

@@ -298,6 +298,13 @@ def test_large_outputs_are_kept_beside_the_record(project: Project) -> None:
     assert len((project.folder / "out.csv").read_text().splitlines()) == 30_001
 
 
+def test_looking_for_runs_leaves_no_file_behind(tmp_path: Path, warm: Warm) -> None:
+    project = Project(tmp_path, f"sqlite:///{tmp_path}/test.db", warm)
+    assert project.dfrun("runs", "list") == (0, "no runs are recorded here\n", "")
+    assert "DF441" in project.dfrun("runs", "show", "r1")[2]
+    assert not (tmp_path / "test.db").exists()
+
+
 def test_without_a_ledger_nothing_is_recorded(project: Project) -> None:
     project.write("item: {node: Item.create, with: {sku: a}}", head="ledger: off")
     assert project.dfrun("p.yaml")[0] == 0
