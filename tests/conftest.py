@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from durable import Project, empty_database
 from hypothesis import settings
 from servers import start_server
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -36,6 +37,22 @@ def warm() -> Iterator[Warm]:
     server = Warm()
     yield server
     server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of an empty database, a new file or one on the server."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/test.db"
+        return
+    with empty_database(request.getfixturevalue("postgres_url")) as address:
+        yield address
+
+
+@pytest.fixture
+def project(tmp_path: Path, url: str, warm: Warm) -> Project:
+    """A project on an empty database, used by the command line."""
+    return Project(tmp_path, url, warm)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from durable import Project, empty_database
+from durable import Project
 from warm import Warm
 
 MODELS = """
@@ -18,16 +17,6 @@ models:
     fields: {item_id: {type: integer?, references: Item.id}, quantity: {type: integer, unique: true}}
     features: {audit_log: true, soft_delete: true}
 """
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/test.db"
-        return
-    with empty_database(request.getfixturevalue("postgres_url")) as address:
-        yield address
 
 
 @pytest.fixture

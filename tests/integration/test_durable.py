@@ -6,29 +6,13 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from durable import MODELS, Project, call, empty_database, wait_until
 from warm import Warm
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/test.db"
-        return
-    with empty_database(request.getfixturevalue("postgres_url")) as address:
-        yield address
-
-
-@pytest.fixture
-def project(tmp_path: Path, url: str, warm: Warm) -> Project:
-    return Project(tmp_path, url, warm)
-
 
 DIES = f"""
 item: {{node: Item.create, with: {{sku: a, stock: 5}}}}

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from durable import Project, empty_database, wait_until
+from durable import Project, wait_until
 from warm import Warm
 from web import Web, web
 
@@ -25,16 +25,6 @@ from schemas.types import ValueProblem
 def server() -> Iterator[Web]:
     with web() as state:
         yield state
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/test.db"
-        return
-    with empty_database(request.getfixturevalue("postgres_url")) as address:
-        yield address
 
 
 @pytest.fixture

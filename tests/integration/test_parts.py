@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from durable import Project, empty_database
+from durable import Project
 from warm import Warm
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def project(request: pytest.FixtureRequest, tmp_path: Path, warm: Warm) -> Iterator[Project]:
-    if request.param == "sqlite":
-        yield Project(tmp_path, f"sqlite:///{tmp_path}/test.db", warm)
-        return
-    with empty_database(request.getfixturevalue("postgres_url")) as url:
-        yield Project(tmp_path, url, warm)
-
 
 LOAD = """
 read: {node: csv.read, with: {path: in.csv, columns: {sku: string, stock: integer}}}

@@ -38,19 +38,6 @@ def postgres(postgres_url: sa.URL) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/test.db"
-    return str(request.getfixturevalue("postgres"))
-
-
-@pytest.fixture
-def project(tmp_path: Path, url: str, warm: Warm) -> Project:
-    return Project(tmp_path, url, warm)
-
-
 @pytest.fixture
 def server_project(tmp_path: Path, postgres: str, warm: Warm) -> Project:
     """On PostgreSQL, for what a file has not: server processes, row locks, a list of activities."""
