@@ -65,7 +65,7 @@ async def ours(url: str, file: Path, steps: int, run_id: str, *, recorded: bool)
     loaded = load(file)
     plan = build_plan(loaded.graph, loaded.identity)
     now = datetime.now(UTC)
-    async with open_store(Target(url, "", True), loaded.graph.models, 1) as store:
+    async with open_store(Target(url, "", True), loaded.graph.models) as store:
         ledger = None
         if recorded:
             await prepare_ledger(store)

@@ -69,7 +69,7 @@ class DryStore(Store):
 
     def _session(self) -> CoreSession:
         held = self._busy[0]
-        return CoreSession(held.connection, held.driver, self.tables)
+        return CoreSession(held.connection, held.driver, self.tables, held.prepared)
 
     def _opening(self, timeout_seconds: float | None, tenant: str | None) -> list[Bound]:
         opening = [Bound(f"SAVEPOINT {_SAVEPOINT}")]

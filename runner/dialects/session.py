@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.sql.base import Executable
 
 from runner.dialects.bound import Bound
+from runner.dialects.forms import Form, forms_of
 from runner.sql import decimals, jsonedit, jsonwalk
 from runner.sql.digests import row_digest, trail_digest
 from runner.sql.filters import Database
@@ -23,6 +24,8 @@ from schemas.shapes import ModelShape
 from schemas.types import INTEGER_MAX, INTEGER_MIN
 
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000", "case_sensitive_like=ON")
+_MOST_PREPARED = 100
+"""Statements that one connection to PostgreSQL keeps ready."""
 CONNECT_SECONDS = 10
 """A server that does not answer for so long is not there."""
 
@@ -91,10 +94,14 @@ class CoreSession:
     closing: statements that are to travel with COMMIT.
     """
 
-    def __init__(self, connection: AsyncConnection, driver: Any, tables: Mapping[str, sa.Table]) -> None:
+    def __init__(
+        self, connection: AsyncConnection, driver: Any, tables: Mapping[str, sa.Table], prepared: dict[str, Any]
+    ) -> None:
         self._connection = connection
         self._driver = driver
         self._tables = tables
+        self._prepared = prepared
+        self._forms = forms_of(connection.dialect)
         self.database: Database = "sqlite" if connection.dialect.name == "sqlite" else "postgresql"
         self.entered: int | None = None
         self.closing: tuple[Bound, ...] = ()
@@ -109,7 +116,12 @@ class CoreSession:
 
     async def fetch(self, statement: Executable) -> list[tuple[object, ...]]:
         """All rows, each value in its Python type."""
-        return [tuple(row) for row in (await self._connection.execute(statement)).all()]
+        known = self._forms.of(statement)
+        if known is None:
+            return [tuple(row) for row in (await self._connection.execute(statement)).all()]
+        form, values = known
+        rows, _ = await self._run(form, values)
+        return form.rows(rows)
 
     async def stream(
         self, statement: Executable, rows_per_batch: int = 5_000
@@ -131,7 +143,29 @@ class CoreSession:
 
     async def execute(self, statement: Executable, parameters: Any = None) -> int:
         """How many rows the statement changed; `parameters` is a mapping, or a list of them for many rows."""
-        return int((await self._connection.execute(statement, parameters)).rowcount)
+        known = self._forms.of(statement) if parameters is None else None
+        if known is None:
+            return int((await self._connection.execute(statement, parameters)).rowcount)
+        return (await self._run(*known))[1]
+
+    async def _run(self, form: Form, values: list[Any]) -> tuple[list[Any], int]:
+        """The rows that the driver gives, and how many rows changed."""
+        if self.database == "sqlite":
+            if not form.is_known:
+                self._forms.learn(form, [None] * len(form.kinds))
+            found: tuple[list[Any], int] = await self._driver._execute(
+                _run_sqlite, self._driver._conn, form.text, values
+            )
+            return found
+        prepared = self._prepared.get(form.text)
+        if prepared is None:
+            if len(self._prepared) >= _MOST_PREPARED:
+                self._prepared.clear()
+            prepared = self._prepared[form.text] = await self._driver.prepare(form.text)
+        if not form.is_known:
+            self._forms.learn(form, [column.type.oid for column in prepared.get_attributes()])
+        rows = await prepared.fetch(*values)
+        return rows, _count(prepared.get_statusmsg()) or 0
 
     async def send(self, statements: Sequence[Bound]) -> int | None:
         """Run statements of dfrun's own, on PostgreSQL in one round trip; how many rows the last one changed."""
@@ -139,10 +173,7 @@ class CoreSession:
             return None
         if self.database == "postgresql":
             return _count(await self._driver.execute("; ".join(each.inlined() for each in statements)))
-        count: int | None = None
-        for each in statements:
-            async with self._driver.execute(each.text, each.values) as cursor:
-                count = cursor.rowcount
+        count: int = await self._driver._execute(_send_sqlite, self._driver._conn, statements)
         return count
 
     @property
@@ -157,6 +188,20 @@ class CoreSession:
     def compiled(self, statement: Executable) -> str:
         """The statement as this database reads it."""
         return str(statement.compile(dialect=self._connection.dialect))  # type: ignore[attr-defined]
+
+
+def _run_sqlite(connection: Any, text: str, values: Sequence[Any]) -> tuple[list[Any], int]:
+    """In the connection's thread, in one go: each way there and back takes longer than a small statement."""
+    cursor = connection.execute(text, values)
+    return cursor.fetchall(), cursor.rowcount
+
+
+def _send_sqlite(connection: Any, statements: Sequence[Bound]) -> int:
+    """The same for statements of dfrun's own; how many rows the last one changed."""
+    count = 0
+    for each in statements:
+        count = connection.execute(each.text, each.values).rowcount
+    return count
 
 
 def _count(tag: str) -> int | None:

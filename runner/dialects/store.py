@@ -11,7 +11,7 @@ import re
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -40,6 +40,8 @@ class CommitLost(ConnectionError):
 class _Held:
     connection: AsyncConnection
     driver: Any
+    prepared: dict[str, Any] = field(default_factory=dict)
+    """The statements that it keeps ready, by their text."""
     is_ending: bool = False
     """Its COMMIT is under way, which nobody interrupts."""
 
@@ -79,7 +81,7 @@ class Store:
         """
         async with self._turn if self._turn and writes else nullcontext():
             held = await self._take()
-            session = CoreSession(held.connection, held.driver, self.tables)
+            session = CoreSession(held.connection, held.driver, self.tables, held.prepared)
             try:
                 with self._limited(held.driver, timeout_seconds):
                     begin = self._begin(writes, timeout_seconds, isolation, label)
@@ -210,7 +212,8 @@ class Store:
     async def _give_back(self, held: _Held) -> None:
         self._busy.remove(held)
         held.is_ending = False
-        await held.connection.rollback()  # for SQLAlchemy's own books; sends nothing
+        if held.connection.in_transaction():
+            await held.connection.rollback()  # for SQLAlchemy's own books; sends nothing
         if self._limit is not None and len(self._busy) + len(self._idle) >= self._limit:
             await held.connection.invalidate()
             await held.connection.close()
