@@ -4,7 +4,11 @@
 
 Every round does all variants one after the other, so that a busy machine slows them alike; printed is the median of
 the rounds' ratios. With --processor the bulk kinds are measured in processor time, that of PostgreSQL's process for the
-connection included (read from /proc, in steps of 10 ms): what others do on the machine hardly counts.
+connection included (read from /proc): what others do on the machine hardly counts.
+
+A line "floor" below a variant is what it costs at least: the bare statements without which it cannot be, beside
+the plain step or in its place. A delete that hides rows is an UPDATE; a record of a change is an INSERT of what was
+before and after, as JSON, into the trail with its indexes (nothing hashed); a sealed value is one AES-GCM.
 
 Without --database, PostgreSQL is the server that comes with the tests.
 """
@@ -17,14 +21,16 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy as sa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from runner.access import Access
+from runner.audit.trail import METADATA
 from runner.audit.triggers import track
 from runner.catalog import build_catalog
 from runner.declarations import load_models
@@ -41,6 +47,8 @@ from runner.sql.tables import build_tables
 from schemas.types import Delivered, ValueType
 
 SINGLES = 8
+Floors = dict[str, dict[str, float]]
+"""Seconds by variant and kind."""
 VAULT = Vault({"k1": bytes(32)}, "k1", "k1")
 VARIANTS = {
     "plain": "",
@@ -115,8 +123,16 @@ class Place:
         """What this process and the server's, if there is one, have used so far."""
         if not self._server:
             return time.process_time()
-        used = Path(f"/proc/{self._server}/stat").read_text().rpartition(")")[2].split()[11:13]
-        return time.process_time() + sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
+        used = int(Path(f"/proc/{self._server}/schedstat").read_text().split()[0])
+        return time.process_time() + used / 1e9
+
+    async def do_bare(self, text: str) -> float:
+        """The same for one statement as it stands."""
+        clock = self._processor_seconds if self.in_processor else time.perf_counter
+        started = clock()
+        async with self.store.session() as session:
+            await session.execute(sa.text(text))
+        return clock() - started
 
     async def _took(self, node: str, arguments: Mapping[str, Any], clock: Callable[[], float]) -> float:
         kind, model = resolve_node(node, self.models)
@@ -148,6 +164,63 @@ def bulk_steps(rows: int) -> list[tuple[str, str, dict[str, Any]]]:
     ]  # fmt: skip
 
 
+def recorded(place: Place, condition: str, before: bool = True, after: bool = True) -> str:
+    """The INSERT of what a change does to its rows. An update's new value is worked out on the way."""
+    names = [column.name for column in place.tables["Item"].columns]
+
+    def row(stock: str) -> str:
+        values = ", ".join(f"'{name}', {stock if name == 'stock' else name}" for name in names)
+        return (
+            f"json_build_object({values})::text" if place.store.database == "postgresql" else f"json_object({values})"
+        )
+
+    shown = f"{row('stock') if before else 'NULL'}, {row('stock + 100') if after else 'NULL'}"
+    return (
+        "INSERT INTO dfrun_audit_row (entry, model, key, action, before, after)"
+        f" SELECT 'floor', 'Item', CAST(id AS text), 'change', {shown} FROM item WHERE {condition}"
+    )
+
+
+async def floors(urls: Mapping[str, str], rows: int, in_processor: bool, plain: Mapping[str, float]) -> Floors:
+    """The least that a bulk step of some variants takes; `plain`: seconds of the same steps without a feature."""
+    steps = {label: (node, arguments) for label, node, arguments in bulk_steps(rows)}
+    found: Floors = {"these three": {}, "audit_log": {}, "encryption": {}}
+    place = Place(urls["these three"], VARIANTS["these three"], in_processor)
+    await place.prepare()
+    for label in ("bulk_create", "bulk_upsert"):
+        await place.do_many(*steps[label])
+    mine = "version = version + 1 WHERE tenant_id = 'acme' AND deleted_at IS NULL AND"
+    moment = f"'{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}'"
+    update = f"UPDATE item SET stock = stock + 100, updated_at = {moment}, {mine} stock < 25"
+    found["these three"]["bulk_update"] = await place.do_bare(update)
+    found["these three"]["bulk_delete"] = await place.do_bare(
+        f"UPDATE item SET deleted_at = {moment}, {mine} stock >= 100"
+    )
+    await place.store.close()
+
+    place = Place(urls["plain"], VARIANTS["plain"], in_processor)
+    await place.prepare()
+    async with place.engine.begin() as connection:
+        await connection.run_sync(METADATA.create_all)
+    beside = {
+        "bulk_create": recorded(place, "true", before=False), "bulk_upsert": recorded(place, "true"),
+        "bulk_update": recorded(place, "stock < 25"), "bulk_delete": recorded(place, "stock >= 100", after=False),
+    }  # fmt: skip
+    for label, step in steps.items():
+        if label == "bulk_create":
+            await place.do_many(*step)
+        found["audit_log"][label] = plain[label] + await place.do_bare(beside[label])
+        if label != "bulk_create":
+            await place.do_many(*step)
+    await place.store.close()
+    seal, started = AESGCM(bytes(32)), time.process_time()
+    for number in range(rows):
+        seal.encrypt(os.urandom(12), b"name of %d" % number, b"Item.name")
+    sealed = time.process_time() - started
+    found["encryption"] = {label: plain[label] + sealed for label in ("bulk_create", "bulk_upsert")}
+    return found
+
+
 async def single(place: Place, count: int) -> dict[str, float]:
     """Seconds for `count` steps of each kind for one row, on a table that holds some."""
     total = dict.fromkeys(("create", "read", "update", "delete"), 0.0)
@@ -164,6 +237,7 @@ async def single(place: Place, count: int) -> dict[str, float]:
 async def measure(urls: Mapping[str, str], rows: int, rounds: int, in_processor: bool) -> None:
     """Print the ratios of one database."""
     taken: dict[str, dict[str, list[float]]] = {name: {} for name in urls}
+    least: dict[str, dict[str, list[float]]] = {name: {} for name in urls}
     for _ in range(rounds):
         for name, url in urls.items():
             place = Place(url, VARIANTS[name], in_processor)
@@ -173,15 +247,31 @@ async def measure(urls: Mapping[str, str], rows: int, rounds: int, in_processor:
             for label, seconds in (await single(place, SINGLES)).items():
                 taken[name].setdefault(label, []).append(seconds / SINGLES)
             await place.store.close()
+        plain = {label: figures[-1] for label, figures in taken["plain"].items()}
+        for name, seconds_of in (await floors(urls, rows, in_processor, plain)).items():
+            for label, seconds in seconds_of.items():
+                least[name].setdefault(label, []).append(seconds)
     labels = list(taken["plain"])
-    print(f"{'':<14}" + "".join(f"{label:>13}" for label in labels))
+    line("", labels)
+
+    def ratios(figures: Mapping[str, list[float]]) -> list[str]:
+        shown = []
+        for label in labels:
+            pairs = zip(figures.get(label, []), taken["plain"][label], strict=False)
+            all_of_them = [a / b for a, b in pairs]
+            shown.append(f"{statistics.median(all_of_them):.2f}" if all_of_them else "")
+        return shown
+
     for name, figures in taken.items():
-        if name == "plain":
-            shown = [f"{statistics.median(figures[label]) * 1000:.1f} ms" for label in labels]
-        else:
-            ratios = {n: [a / b for a, b in zip(figures[n], taken["plain"][n], strict=True)] for n in labels}
-            shown = [f"{statistics.median(ratios[label]):.2f}" for label in labels]
-        print(f"{name:<14}" + "".join(f"{text:>13}" for text in shown), flush=True)
+        milliseconds = [f"{statistics.median(figures[label]) * 1000:.1f} ms" for label in labels]
+        line(name, milliseconds if name == "plain" else ratios(figures))
+        if least[name]:
+            line("  floor", ratios(least[name]))
+
+
+def line(name: str, shown: Sequence[str]) -> None:
+    """One line of the table."""
+    print(f"{name:<14}" + "".join(f"{text:>13}" for text in shown), flush=True)
 
 
 def main() -> None:
