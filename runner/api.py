@@ -171,9 +171,21 @@ async def run_file(
     started: gets the executor before the first step, so that signals can reach it.
     Raises `DefinitionError` (nothing ran), `UnreachableError`, `TablesError`, `GateError`.
     """
-    from runner.run.launch import start
+    return await _told(_run_or_fire(path, options, started))
 
-    return await _told(start(load(path), options, started))
+
+async def _run_or_fire(path: Path, options: RunOptions, started: Callable[[Executor], None]) -> RunResult:
+    from runner.run.launch import prepare, start
+    from runner.run.results import RunResult
+
+    loaded = load(path)
+    if options.due:
+        from runner.run.firing import fire
+
+        return await fire(loaded, options, started)
+    result = await start(prepare(loaded, options), started)
+    assert isinstance(result, RunResult), "only a slot has a run already"
+    return result
 
 
 async def resume_run(

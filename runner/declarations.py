@@ -12,45 +12,33 @@ from runner.errors import DefinitionError, Problem, did_you_mean
 from runner.source import Document, Mapping
 from schemas.migrations import WrittenMigration
 from schemas.models import Models
-from schemas.pipeline import NOT_BUILT, Pipeline
+from schemas.pipeline import Pipeline
 from schemas.settings import Settings
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 T = TypeVar("T", bound=BaseModel)
-_NOT_BUILT = "it is part of the language and not built yet; leaving it out silently would change what you mean"
 
 
 def load_pipeline(document: Document) -> Pipeline:
     """The pipeline of a document. Raises `DefinitionError` with every problem of the file."""
-    later = list(_not_built(document, ("steps",)))
-    later += [(key,) for key in document.root if key in NOT_BUILT - {"steps", "outputs"}]
-    return _load(Pipeline, document, later)
-
-
-def _not_built(document: Document, at: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The keys of steps, and of the steps inside them, that are known and not built."""
-    inside = document.at(at)
-    for name, step in inside.items() if isinstance(inside, Mapping) else ():
-        if isinstance(step, Mapping):
-            yield from ((*at, name, key) for key in step if key in NOT_BUILT)
-            yield from _not_built(document, (*at, name, "steps"))
+    return _load(Pipeline, document)
 
 
 def load_models(document: Document) -> Models:
     """The models of a document. Raises `DefinitionError` with every problem of the file."""
-    return _load(Models, document, [])
+    return _load(Models, document)
 
 
 def load_settings(document: Document) -> Settings:
     """The settings of a `dfrun.yaml`. Raises `DefinitionError` with every problem of the file."""
-    return _load(Settings, document, [])
+    return _load(Settings, document)
 
 
 def load_migration(document: Document) -> WrittenMigration:
     """The hand-written steps of a document. Raises `DefinitionError` with every problem of the file."""
-    return _load(WrittenMigration, document, [])
+    return _load(WrittenMigration, document)
 
 
 def kind_of(document: Document) -> str:
@@ -69,30 +57,14 @@ def _items(document: Document, key: str) -> list[tuple[str, Mapping]]:
     return [(n, v) for n, v in inside.items() if isinstance(v, Mapping)] if isinstance(inside, Mapping) else []
 
 
-def _load(kind: type[T], document: Document, later: list[tuple[str, ...]]) -> T:
-    problems = [
-        Problem("DF190", f"{path[-1]!r} is not built yet", document.place(path, key=True), _NOT_BUILT, "remove it")
-        for path in later
-    ]
+def _load(kind: type[T], document: Document) -> T:
     try:
-        declaration = kind.model_validate(document.root)
+        return kind.model_validate(document.root)
     except ValidationError as error:
-        known = set(later)
-        for detail in error.errors(include_url=False, include_context=True):
-            path = _path(document, detail)
-            if not any(path[: len(skip)] == skip for skip in known):
-                problems.append(_problem(kind, document, path, detail))
-        words = {p.place for p in problems if p.code == "DF114"}
-        problems = [p for p in problems if p.code != "DF115" or p.place not in words]
-        whole = {p[:-1] for p in known}  # a step whose node stands in a key that is not built lacks nothing
-        problems = [p for p in problems if p.code != "DF112" or not _inside(document, p, whole)]
-    if problems:
-        raise DefinitionError(problems)
-    return declaration
-
-
-def _inside(document: Document, problem: Problem, paths: set[tuple[str, ...]]) -> bool:
-    return any(document.place(path, key=True) == problem.place for path in paths if path)
+        details = error.errors(include_url=False, include_context=True)
+    problems = [_problem(kind, document, _path(document, detail), detail) for detail in details]
+    words = {p.place for p in problems if p.code == "DF114"}
+    raise DefinitionError(p for p in problems if p.code != "DF115" or p.place not in words)
 
 
 def _path(document: Document, detail: ErrorDetails) -> tuple[str | int, ...]:

@@ -126,6 +126,11 @@ def load_document(path: Path, document: Document, texts: Texts | None = None, fo
     graph = build_graph(document, pipeline, catalog, home, other, settings.http.hosts)
     if wrong := check_tenant(pipeline, document):
         raise DefinitionError(wrong)
+    if pipeline.schedule is not None:
+        from runner.schedule.check import check_schedule  # time zones are for those who have a schedule
+
+        if wrong := check_schedule(pipeline, pipeline.schedule, document):
+            raise DefinitionError(wrong)
     digest = hashlib.sha256()
     for text in texts.seen.values():
         digest.update(hashlib.sha256(text.encode()).digest())

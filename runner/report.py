@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
-from datetime import date, datetime, time
+from datetime import date, datetime, time, tzinfo
 from decimal import Decimal
 from pathlib import Path
 from types import NoneType
@@ -16,7 +16,7 @@ from runner.errors import DfrunError, Problem
 
 if TYPE_CHECKING:
     from runner.audit.verify import Change, Verdict
-    from runner.run.results import RunResult, StepResult
+    from runner.run.results import RunResult, SlotResult, StepResult
 
 Lines = Callable[[str], list[str]]
 """The lines of a file by the name that messages give it; empty where it cannot be read."""
@@ -110,7 +110,7 @@ _MARKS = {
     "succeeded": "✓", "failed": "✗", "timed_out": "✗", "skipped": "-", "blocked": "-", "cancelled": "-",
     "undecided": "?",
 }  # fmt: skip
-_MOST_STEPS, _MOST_ROWS, _WIDEST_CELL = 60, 10, 40
+_MOST_STEPS, _MOST_ROWS, _WIDEST_CELL, _MOST_MISSED = 60, 10, 40, 10
 
 
 def run_text(result: RunResult) -> str:
@@ -119,7 +119,10 @@ def run_text(result: RunResult) -> str:
     shown = steps if len(steps) <= _MOST_STEPS else [(n, s) for n, s in steps if s.state != "succeeded"]
     width = max((len(name) for name, _ in shown), default=0)
     dry = " (dry run: all of it is rolled back)" if result.is_dry else ""
-    told = [f"{result.pipeline} {_STATES[result.state]} in {_seconds(result.duration_ms)}{dry}"]
+    took = f" in {_seconds(result.duration_ms)}" if result.steps or result.slot is None else ""
+    told = [f"{result.pipeline} {_STATES[result.state]}{took}{dry}"]
+    if result.slot is not None:
+        told += _slot_lines(result.slot)
     for name, step in shown[:_MOST_STEPS]:
         counted = "" if step.rows is None else f"{step.rows:,} row{'' if step.rows == 1 else 's'}"
         tried = f"  {step.attempts} attempts" if step.attempts > 1 else ""
@@ -145,6 +148,23 @@ def run_text(result: RunResult) -> str:
     return "\n".join(told)
 
 
+def _slot_lines(slot: SlotResult) -> list[str]:
+    """The slot of a firing, and what it did not run."""
+    told = [f"  slot {_slot(slot.at, slot.zone)}", f"  {slot.note}"][: 2 if slot.note else 1]
+    told += [f"  also {_slot(at, slot.zone)}: {run_id} {_STATES[state]}" for at, run_id, state in slot.beside]
+    if slot.missed:
+        count = f"{len(slot.missed):,}{'' if slot.is_counted else ' or more'}"
+        told.append(f"  missed, not run: {count} slot{'' if len(slot.missed) == 1 else 's'}")
+        told += [f"    {_slot(at, slot.zone)}" for at in slot.missed[-_MOST_MISSED:]]
+        if len(slot.missed) > _MOST_MISSED:
+            told.append(f"    and {len(slot.missed) - _MOST_MISSED:,} before them")
+    return told
+
+
+def _slot(at: datetime, zone: tzinfo) -> str:
+    return f"{at.astimezone(zone):%Y-%m-%d %H:%M} {zone}"
+
+
 _STATES = {
     "succeeded": "succeeded", "failed": "failed", "interrupted": "was interrupted", "timed_out": "ran out of time",
     "cancelled": "was cancelled", "needs_decision": "waits for a decision", "taken_over": "was taken over",
@@ -166,13 +186,19 @@ def run_json(result: RunResult, *, one_line: bool = False) -> str:
     }  # fmt: skip
     failed = next((_error(name, step) for name, step in result.steps.items() if step.state in _FAILED), None)
     document: dict[str, object] = {
-        "run_id": result.run_id, "pipeline": result.pipeline, "state": result.state, "outputs": result.outputs,
+        "run_id": result.run_id or None, "pipeline": result.pipeline, "state": result.state, "outputs": result.outputs,
         "error": _record(result.problem) if result.problem else failed, "steps": steps,
     }  # fmt: skip
     if result.audit_head is not None and not result.is_dry:
         document["audit_head"] = result.audit_head
     if result.undo:
         document["undo"] = {name: asdict(told) for name, told in result.undo.items()}
+    if result.slot is not None:
+        slot = result.slot
+        document["slot"] = {
+            "at": slot.at, "timezone": str(slot.zone), "note": slot.note or None, "missed": list(slot.missed),
+            "beside": [{"at": at, "run_id": run_id, "state": state} for at, run_id, state in slot.beside],
+        }  # fmt: skip
     if result.is_dry:
         left_out = [{"step": o.step, "what": o.what, "times": o.times} for o in result.left_out]
         document |= {"dry_run": True, "left_out": left_out}

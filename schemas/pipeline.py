@@ -1,4 +1,4 @@
-"""What a pipeline file may say: parameters, secrets, steps with their literals and connections, outputs."""
+"""What a pipeline file may say: parameters, secrets, steps with their literals and connections, outputs, schedule."""
 
 from __future__ import annotations
 
@@ -15,11 +15,6 @@ ErrorClass = Literal["transient", "timeout", "not_found", "constraint", "conflic
 Upstream = Literal["succeeded", "finished"]
 Overlap = Literal["refuse", "skip", "wait", "replace", "allow"]
 """What happens to a run when another one of its pipeline goes on."""
-
-NOT_BUILT = frozenset(
-    {"schedule"}
-)  # fmt: skip
-"""Keys of the language that are known and not built yet; the loader says so, so that none is silently ignored."""
 
 
 def _one_or_list(raw: object) -> object:
@@ -196,6 +191,25 @@ class TenantFrom(Declaration):
     """`params.NAME`."""
 
 
+Missed = Literal["skip", "latest", "all"]
+MOST_MISSED = 10
+
+
+class Schedule(Declaration):
+    """When the pipeline is due: `dfrun FILE --due` runs its newest slot, once."""
+
+    cron: str
+    """Minute, hour, day of the month, month, day of the week: `30 2 * * *`; or `@daily` and its like."""
+    timezone: str = "UTC"
+    """The clock that the times are read on: a name of the IANA database, such as `Europe/Berlin`."""
+    missed: Missed = "skip"
+    """What becomes of slots that nobody ran in time: `skip` names them, `latest` runs the newest, `all` each."""
+    max_missed: Annotated[Whole, Field(ge=1, le=1000)] | None = None
+    """Of `missed: all`: how many are run at most, the newest; 10 without it."""
+    overlap: Overlap | None = None
+    """What happens to a slot when another run of this pipeline goes on; as `overlap` of the pipeline without it."""
+
+
 class Pipeline(Declaration):
     """One workflow."""
 
@@ -219,6 +233,8 @@ class Pipeline(Declaration):
     """What happens when the run has failed."""
     finally_: dict[Name, Step] = Field(default_factory=dict, alias="finally")
     """Steps that run last, however the run went."""
+    schedule: Schedule | None = None
+    """When it is due."""
     timeout: Duration | None = None
     """The longest the run may take."""
     tenant: str | TenantFrom | None = None

@@ -19,7 +19,6 @@ from runner.jsonschema import declarations, key_sentences
 from runner.nodes import BUILT_IN_KINDS, MODEL_KINDS
 from schemas.aggregates import OPERATORS as AGGREGATES
 from schemas.filters import OPERATORS as FILTERS
-from schemas.pipeline import NOT_BUILT
 from schemas.updates import OPERATORS as UPDATES
 
 PROJECT = Path(__file__).parents[1]
@@ -111,10 +110,3 @@ def test_whatever_has_a_name_is_in_the_docs() -> None:
         keys = {field.alias or name for name, field in declaration.model_fields.items()}
         missing += [f"{declaration.__name__}.{key}" for key in keys - key_sentences(declaration).keys()]
     assert not missing, f"the docs do not name {', '.join(missing)}"
-
-
-def test_what_the_readme_says_is_coming_is_not_there_yet() -> None:
-    later = NOT_BUILT
-    for line in (PROJECT / "README.md").read_text(encoding="utf-8").splitlines():
-        if line.endswith("| coming |"):
-            assert any(f"{word}:" in line for word in later), f"no longer coming: {line}"

@@ -18,7 +18,7 @@ LINES = [
     ["runner.encryption.vault"],
     ["runner.catalog", "runner.sql.tables", "runner.data.writing", "runner.sql.statements", "runner.sql.scoping", "runner.tenants", "runner.tenancy",
      "runner.ledger"],
-    ["runner.audit", "runner.migrate"],
+    ["runner.audit", "runner.migrate", "runner.schedule"],
     ["runner.access", "runner.database", "runner.data.parts"],
     ["runner.encryption.sealing", "runner.encryption.keys", "runner.encryption.kept"],
     ["runner.data.bulk", "runner.subjects", "runner.run.recording"],
@@ -32,7 +32,7 @@ LINES = [
     ["runner.run.executor", "runner.run.decisions"],
     ["runner.run.dry", "runner.history"],
     ["runner.run.launch"],
-    ["runner.preview"],
+    ["runner.preview", "runner.run.firing"],
     ["runner.api", "runner.report", "runner.cli.progress", "runner.cli.signals"],
     ["runner.doctor", "runner.audits", "runner.encryption.keyring"],
     ["runner.cli.audit", "runner.cli.keys", "runner.cli.migrate", "runner.cli.plan", "runner.cli.runs"],
@@ -108,6 +108,7 @@ def test_a_room_imports_only_from_rooms_above_it() -> None:
                 "runner.graph",
                 "runner.migrate",
                 "runner.ledger",
+                "runner.schedule",
                 "schemas",
             ) or room in ("runner.nodes", "runner.features", "runner.audit", "runner.graph")
             own, other = line_of(room), line_of(name)

@@ -24,6 +24,8 @@ class Signals:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._take, executor, int(number))
+        if self.caught:
+            executor.interrupt()  # the signal came between two runs
 
     def _take(self, executor: Executor, number: int) -> None:
         if self.caught:

@@ -179,6 +179,7 @@ def _nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 @click.option("--params", "parameters_file", type=FILE, metavar="FILE", help="parameters from a YAML or JSON file")
 @database_options
 @click.option("--dry-run", is_flag=True, help="run everything, report, and roll it back")
+@click.option("--due", is_flag=True, help="run what its schedule has due, each slot once")
 @click.option("--only", multiple=True, metavar="STEP", help="this step and what it needs")
 @click.option("--tenant", metavar="NAME", help="whose rows it reads and writes")
 @click.option("--run-id", metavar="ID", help="the run's name; one is made without it")
@@ -190,14 +191,14 @@ def _nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 def run(
     file: Path, parameters: tuple[str, ...], parameters_file: Path | None, database: str | None,
     environment: str | None, only: tuple[str, ...], tenant: str | None, run_id: str | None,
-    idempotency_key: str | None, dry_run: bool, allow_cross_tenant: bool, **shown: Any,
+    idempotency_key: str | None, dry_run: bool, due: bool, allow_cross_tenant: bool, **shown: Any,
 ) -> None:  # fmt: skip
     """Check a pipeline and its tables, then run it."""
     from runner import api
 
     options = api.RunOptions(
         parameters, parameters_file, database, environment, only, run_id, tenant, idempotency_key=idempotency_key,
-        dry_run=dry_run, allow_cross_tenant=allow_cross_tenant,
+        dry_run=dry_run, allow_cross_tenant=allow_cross_tenant, due=due,
     )  # fmt: skip
     _conduct(lambda told, started: api.run_file(file, told, started), options, **shown)
 

@@ -7,20 +7,24 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, tzinfo
 from pathlib import Path
 
 
 class Files:
-    """The files of a run, by their paths as a pipeline writes them: relative ones start at the pipeline's folder."""
+    """The files of a run, by their paths as a pipeline writes them: relative ones start at the pipeline's folder.
+
+    zone: on whose clock a name shows the day of a moment.
+    """
 
     is_dry = False
 
-    def __init__(self, project: Path) -> None:
-        self.project = project
+    def __init__(self, project: Path, zone: tzinfo = UTC) -> None:
+        self.project, self.zone = project, zone
 
     def within(self, project: Path) -> Files:
         """The same files by their paths from another pipeline's folder."""
-        return Files(project)
+        return Files(project, self.zone)
 
     def at(self, path: str) -> Path:
         """Where this file is read."""
@@ -44,14 +48,14 @@ class DryFiles(Files):
 
     is_dry = True
 
-    def __init__(self, project: Path, folder: Path, there: dict[Path, Path] | None = None) -> None:
-        super().__init__(project)
+    def __init__(self, project: Path, folder: Path, zone: tzinfo = UTC, there: dict[Path, Path] | None = None) -> None:
+        super().__init__(project, zone)
         self._folder = folder
         self._there: dict[Path, Path] = {} if there is None else there
 
     def within(self, project: Path) -> DryFiles:
         """The same files by their paths from another pipeline's folder."""
-        return DryFiles(project, self._folder, self._there)
+        return DryFiles(project, self._folder, self.zone, self._there)
 
     def at(self, path: str) -> Path:
         return self._there.get(self._own(path), self.project / path)
@@ -79,7 +83,7 @@ class DryFiles(Files):
 
 
 @contextmanager
-def dry_files(project: Path) -> Iterator[DryFiles]:
+def dry_files(project: Path, zone: tzinfo = UTC) -> Iterator[DryFiles]:
     """The files of one dry run."""
     with tempfile.TemporaryDirectory(prefix="dfrun-dry-") as folder:
-        yield DryFiles(project, Path(folder))
+        yield DryFiles(project, Path(folder), zone)

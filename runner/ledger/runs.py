@@ -65,6 +65,11 @@ class Live:
         """Whether the run may still be going on: the lease lasts, and its process is not known to be gone."""
         return self.left_seconds > 0 and not is_gone(self.owner)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether its process gave no sign of life for longer than it should: it may be gone."""
+        return self.beat_age_seconds >= lease_seconds() / 3
+
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
@@ -79,6 +84,7 @@ class RunRow:
     inputs: str
     inputs_sha: str
     idempotency_key: str | None
+    slot: str | None
     trigger: str
     status: RunStatus
     epoch: int
@@ -95,28 +101,46 @@ class RunRow:
 
 
 async def begin_run(store: Store, new: NewRun, owner: Owner, overlap: Overlap, tell: Tell) -> Ledger | RunRow:
-    """Enter a run. A `RunRow` comes back when an idempotency key names a run that is there, or when `skip` skips.
+    """Enter a run. A `RunRow` comes back when an idempotency key or a slot names a run that is there, or when `skip`
+    skips.
 
     Raises `GateError` DF440 when another run of the pipeline goes on, `DefinitionError` DF444 (a key with other
     inputs), DF445 (a run id that is there).
     """
-    has_told = False
+    way = _Way(store, overlap, tell)
     while True:
         found = await _try_begin(store, new, owner, overlap)
         if not isinstance(found, _Holder):
             return found
-        if overlap == "skip":
-            tell(_held(found.row))
+        if not await way.clears(found.row):
             return found.row
-        if overlap == "refuse":
-            fix = f"wait for it, or stop it: dfrun runs cancel {found.row.run_id}"
-            raise GateError(Problem("DF440", _held(found.row), None, _ONE_AT_A_TIME, fix))
-        if not has_told:
-            tell(f"{_held(found.row)}; {'it is asked to stop' if overlap == 'replace' else 'waiting for its end'}")
-            has_told = True
-            if overlap == "replace":
-                await _ask_to_stop(store, found.row.run_id)
+
+
+@dataclass(slots=True)
+class _Way:
+    """What `overlap` says about a run that is in the way."""
+
+    store: Store
+    overlap: Overlap
+    tell: Tell
+    has_told: bool = False
+
+    async def clears(self, holder: RunRow) -> bool:
+        """False when the newcomer is skipped; else it is worth another try. Raises `GateError` DF440."""
+        if self.overlap == "skip":
+            self.tell(_held(holder))
+            return False
+        if self.overlap == "refuse":
+            fix = f"wait for it, or stop it: dfrun runs cancel {holder.run_id}"
+            raise GateError(Problem("DF440", _held(holder), None, _ONE_AT_A_TIME, fix))
+        if not self.has_told:
+            is_replaced = self.overlap == "replace"
+            self.tell(f"{_held(holder)}; {'it is asked to stop' if is_replaced else 'waiting for its end'}")
+            self.has_told = True
+            if is_replaced:
+                await _ask_to_stop(self.store, holder.run_id)
         await asyncio.sleep(_POLL_SECONDS)
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +161,10 @@ async def _try_begin(store: Store, new: NewRun, owner: Owner, overlap: Overlap) 
                     what = f"the idempotency key {new.idempotency_key!r} belongs to run {row.run_id}, with other inputs"
                     why = "a key stands for one run with one set of inputs"
                     raise DefinitionError(Problem("DF444", what, None, why, "another key, or the same inputs"))
+                return row
+        if new.slot is not None:
+            slot = [runs.c.pipeline == new.pipeline, runs.c.tenant == new.tenant, runs.c.slot == new.slot]
+            for row in await _rows(session, *slot):
                 return row
         if await _rows(session, runs.c.run_id == new.run_id):
             what = f"there is a run {new.run_id!r} already"
@@ -193,29 +221,35 @@ def _live_insert(session: CoreSession, run_id: str, owner: Owner, epoch: int) ->
 
 
 async def take_over(
-    store: Store, run_id: str, owner: Owner, tell: Tell, *, may_overlap: bool = False, may_be_done: bool = False
-) -> tuple[RunRow, Ledger]:
-    """Make an unfinished run this process's own; waits for the lease of an owner that gives no sign of life.
+    store: Store, run_id: str, owner: Owner, tell: Tell, overlap: Overlap = "refuse", *, may_be_done: bool = False
+) -> tuple[RunRow, Ledger | None]:
+    """Make an unfinished run this process's own; waits for the lease of an owner that gives no sign of life. No
+    `Ledger` comes back when `skip` skips.
 
     Raises `DefinitionError` DF441 (no such run), DF442 (nothing left to do), `GateError` DF443 (someone runs it, or
     was faster, or an open transaction of the process before cannot be waited out).
     """
     row = await find_run(store, run_id)
     (check_undoable if may_be_done else check_unfinished)(row)
+    way = _Way(store, overlap, tell)
     while row.live is not None and row.live.is_alive:
-        age, left = row.live.beat_age_seconds, row.live.left_seconds
-        owned = row.live.owner
-        if owned.host == owner.host or age < lease_seconds() / 3:
+        owned, left = row.live.owner, row.live.left_seconds
+        if owned.host == owner.host or not row.live.is_quiet:
             what = f"run {run_id} is going on: {_who(row)}"
             fix = f"wait for it, or stop it: dfrun runs cancel {run_id}"
             raise GateError(Problem("DF443", what, None, "a run has one process at a time", fix))
         tell(f"{_who(row)}; its lease ends in {left:.0f} s, waiting for that")
         await asyncio.sleep(min(left + 0.1, lease_seconds() / 3))
         row = await find_run(store, run_id)
-    return row, await _seize(store, row, owner, may_overlap)
+    while True:
+        found = await _seize(store, row, owner, overlap)
+        if not isinstance(found, _Holder):
+            return row, found
+        if not await way.clears(found.row):
+            return row, None
 
 
-async def _seize(store: Store, row: RunRow, owner: Owner, may_overlap: bool) -> Ledger:
+async def _seize(store: Store, row: RunRow, owner: Owner, overlap: Overlap) -> Ledger | _Holder:
     tables = ledger_tables(store.database)
     runs, live = tables["runs"], tables["run_live"]
     waited = f"run {row.run_id}: a transaction of the process before it is still open"
@@ -223,11 +257,10 @@ async def _seize(store: Store, row: RunRow, owner: Owner, may_overlap: bool) -> 
         async with store.session(label=f"resume {row.run_id}") as session:
             if session.database == "postgresql":
                 await session.execute(sa.text(f"SET LOCAL lock_timeout = {_TAKEOVER_SECONDS * 1000}"))
-            if not may_overlap:
+            if overlap != "allow":
                 holder = await _holder(session, row.tenant, row.pipeline, row.run_id)
                 if holder is not None:
-                    fix = f"wait for it, or stop it: dfrun runs cancel {holder.run_id}"
-                    raise GateError(Problem("DF440", _held(holder), None, _ONE_AT_A_TIME, fix))
+                    return _Holder(holder)
             mine = {"epoch": row.epoch + 1, "status": "running", "finished_at": None, "error": None, "summary": None}
             same = [runs.c.run_id == row.run_id, runs.c.epoch == row.epoch]
             if not await session.execute(sa.update(runs).where(*same).values(**mine)):
@@ -315,6 +348,18 @@ async def find_run(store: Store, run_id: str) -> RunRow:
     return rows[0]
 
 
+async def slot_runs(store: Store, pipeline: str, tenant: str) -> tuple[datetime, list[RunRow]]:
+    """The database's time, and the runs of slots that decide what is due: the newest that a firing began, later ones
+    that were run by hand, and all that nobody ended."""
+    runs = ledger_tables(store.database)["runs"]
+    async with store.session(writes=False) as session:
+        found = await session.fetch(sa.select(_now(session)))
+        mine = [runs.c.pipeline == pipeline, runs.c.tenant == tenant, runs.c.slot.is_not(None)]
+        newest = sa.select(sa.func.max(runs.c.slot)).where(*mine, runs.c.trigger == "schedule").scalar_subquery()
+        counts = sa.or_(runs.c.slot >= sa.func.coalesce(newest, ""), runs.c.status.in_(("running", "interrupted")))
+        return cast("datetime", found[0][0]), await _rows(session, *mine, counts)
+
+
 async def list_runs(store: Store, pipeline: str | None = None, limit: int = 50) -> list[RunRow]:
     """The latest runs, newest first."""
     runs = ledger_tables(store.database)["runs"]
@@ -348,11 +393,20 @@ async def _ask_to_stop(store: Store, run_id: str) -> None:
 
 async def prune_runs(store: Store, older_than_seconds: float) -> int:
     """Forget runs that began longer ago and have succeeded, failed or been cancelled; gives how many. Those that were
-    interrupted or wait for a decision stay: someone may still want to go on with them."""
+    interrupted or wait for a decision stay: someone may still want to go on with them. So does the newest slot of each
+    schedule, which would be run once more."""
     tables = ledger_tables(store.database)
     runs = tables["runs"]
     async with store.session() as session:
         old = [runs.c.status.in_((*ENDED, "failed")), runs.c.started_at < _now(session, -older_than_seconds)]
+        other = runs.alias()
+        slots = sa.select(sa.func.max(other.c.slot)).where(
+            other.c.pipeline == runs.c.pipeline, other.c.tenant == runs.c.tenant
+        )
+        fired, any_ = (
+            each.correlate(runs).scalar_subquery() for each in (slots.where(other.c.trigger == "schedule"), slots)
+        )
+        old.append(sa.or_(runs.c.slot.is_(None), runs.c.slot < sa.func.coalesce(fired, any_)))
         gone = sa.select(runs.c.run_id).where(*old)
         for short in ("steps", "attempts", "output_chunks", "run_live"):
             await session.execute(sa.delete(tables[short]).where(tables[short].c.run_id.in_(gone)))

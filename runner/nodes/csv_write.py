@@ -88,7 +88,7 @@ class CsvWrite:
 
         assert isinstance(parsed, Writing)
         assert parsed.rows is not None
-        count, path = 0, parsed.place.text()
+        count, path = 0, parsed.place.text(context.files.zone)
         with ExitStack() as stack:
             file = await asyncio.to_thread(stack.enter_context, whole_file(context.files.new(path), parsed.encoding))
             writer = csv.writer(file, delimiter=parsed.delimiter, lineterminator="\n")

@@ -61,7 +61,7 @@ class FileFind:
 
 def find(search: Search, files: Files) -> Mapping[str, object]:
     """The one file that fits. Raises `StepError` DF530 (class not_found) without one, DF562 when there is a choice."""
-    folder, name = str(search.place.folder), filled(str(search.place.pattern), search.place.at)
+    folder, name = str(search.place.folder), filled(str(search.place.pattern), search.place.at, files.zone)
     if "/" in name or "\\" in name:
         raise ValueProblem("a pattern is a name in the folder", ("pattern",))
     try:

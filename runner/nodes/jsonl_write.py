@@ -48,7 +48,7 @@ class JsonlWrite:
 
         assert isinstance(parsed, Writing)
         assert parsed.rows is not None
-        count, path = 0, parsed.place.text()
+        count, path = 0, parsed.place.text(context.files.zone)
         with ExitStack() as stack:
             file = await asyncio.to_thread(stack.enter_context, whole_file(context.files.new(path), "utf-8"))
             async for batch in parsed.rows.batches():

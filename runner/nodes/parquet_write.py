@@ -68,7 +68,7 @@ class ParquetWrite:
         wants(self)
         import pyarrow.parquet as pq
 
-        count, path, names = 0, parsed.place.text(), parsed.rows.columns
+        count, path, names = 0, parsed.place.text(context.files.zone), parsed.rows.columns
         kinds = known_columns(parsed.types, names)
         schema = arrow_table(names, kinds, []).schema
         with ExitStack() as stack:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, tzinfo
 
 from runner.nodes.arguments import read_under
 from schemas.nodes import Port
@@ -29,11 +29,11 @@ class FilePlace:
     folder: object = "."
     at: object = None
 
-    def text(self) -> str:
-        """The path, with the day filled in."""
+    def text(self, zone: tzinfo = UTC) -> str:
+        """The path, with the day filled in that it is in a zone."""
         if self.path is not None:
             return str(self.path)
-        name = filled(str(self.pattern), self.at)
+        name = filled(str(self.pattern), self.at, zone)
         return name if self.folder == "." else f"{self.folder}/{name}"
 
 
@@ -64,9 +64,9 @@ def read_place(arguments: Mapping[str, object], *, has_path: bool = True) -> Fil
     return FilePlace(None, pattern, folder, at)
 
 
-def filled(pattern: str, at: object) -> str:
+def filled(pattern: str, at: object, zone: tzinfo = UTC) -> str:
     """The pattern with the parts of the day in it."""
-    moment = at if isinstance(at, (date, datetime)) else None
+    moment = at.astimezone(zone) if isinstance(at, datetime) else at if isinstance(at, date) else None
 
     def part(found: re.Match[str]) -> str:
         return "%" if found[1] == "%" else moment.strftime(found[0]) if moment else found[0]

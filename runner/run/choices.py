@@ -25,6 +25,8 @@ class RunOptions:
     dry_run: bool = False
     allow_cross_tenant: bool = False
     """Statements of the pipeline's own may reach the rows of all tenants, where they say so."""
+    due: bool = False
+    """Run what the pipeline's schedule has due, instead of a run of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,12 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from runner.data.files import Files
 from runner.database import Target, choose_database, open_store
 from runner.errors import DefinitionError, GateError, Place, Problem
 from runner.events import RunNoted, RunState, StepState
@@ -51,14 +52,16 @@ from runner.run.choices import Decisions, RunOptions
 from runner.run.decisions import check_decisions, decide, definition_of_run
 from runner.run.executor import Executor
 from runner.run.identity import check_run_id, new_run_id
-from runner.run.results import RunResult, StepResult
+from runner.run.results import RunResult, SlotResult, StepResult
 from runner.run.saga import MARK, mark
+from runner.schedule.due import slot_text
+from runner.schedule.zones import zone_of
 from runner.tenants import actor_of, choose_tenant, refuse_crossing, refuse_without
 
 if TYPE_CHECKING:
-    from runner.data.files import Files
     from runner.dialects.store import Store
     from runner.encryption.vault import Vault
+    from schemas.pipeline import Overlap, Pipeline
 
 Started = Callable[[Executor], None]
 _RECORDED_AS: Mapping[RunState, RunStatus] = {
@@ -68,8 +71,35 @@ _RECORDED_AS: Mapping[RunState, RunStatus] = {
 }  # fmt: skip
 
 
-async def start(loaded: Loaded, options: RunOptions, started: Started) -> RunResult:
-    """Begin a run and see it to its end. Raises `DfrunError` when nothing has run."""
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A pipeline with all that a run of it needs before a database is opened."""
+
+    loaded: Loaded
+    plan: Plan
+    values: Mapping[str, object]
+    secrets: Mapping[str, str]
+    tenant: str | None
+    target: Target
+    options: RunOptions
+
+    @property
+    def tell(self) -> Callable[[str], None]:
+        """Says something to the user."""
+        return _tell(self.options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run: its id, when it began, and the moment that its steps are told."""
+
+    id: str
+    began: datetime
+    scheduled_at: datetime
+
+
+def prepare(loaded: Loaded, options: RunOptions) -> Ready:
+    """A pipeline, ready to be run as the options say. Raises `DfrunError`."""
     _check_extras(loaded)
     plan = build_plan(loaded.graph, loaded.identity, options.only)
     file = read(options.parameters_file) if options.parameters_file else None
@@ -78,59 +108,73 @@ async def start(loaded: Loaded, options: RunOptions, started: Started) -> RunRes
     tenant = choose_tenant(loaded.pipeline, loaded.document, options.tenant, values, os.environ)
     refuse_without(tenant, plan)
     refuse_crossing(plan, is_allowed=options.allow_cross_tenant, is_recorded=loaded.pipeline.ledger == "on")
-    run_id = check_run_id(options.run_id) if options.run_id else new_run_id()
-    now = datetime.now(UTC)
+    if options.run_id:
+        check_run_id(options.run_id)
     target = choose_database(options.database, loaded.settings, options.environment, loaded.project)
+    return Ready(loaded, plan, values, secrets, tenant, target, options)
+
+
+async def start(ready: Ready, started: Started, slot: SlotResult | None = None) -> RunResult | RunRow:
+    """Begin a run and see it to its end. A `RunRow` comes back where the slot has a run already.
+
+    slot: the slot of its schedule that the run is for. Raises `DfrunError` when nothing has run.
+    """
+    loaded, plan, options = ready.loaded, ready.plan, ready.options
+    now = datetime.now(UTC)
+    run = _Run(options.run_id or new_run_id(), now, slot.at if slot else now)
     is_recorded = loaded.pipeline.ledger == "on"
     if options.dry_run:
-        return await _run_dry(plan, loaded, values, secrets, run_id, tenant, now, target, options, started)
+        return await _run_dry(ready, run, started)
     if not is_recorded and not plan.uses_database:
-        return await _executor(plan, None, loaded, values, secrets, run_id, tenant, now, options, started).run()
+        return await _executor(ready, run, started).run()
     vault = _vault(loaded)
-    async with _store(target, loaded) as store:
+    async with _store(ready.target, loaded) as store:
         await _check_keys(store, vault)
         if not is_recorded:
-            return await _executor(
-                plan, store, loaded, values, secrets, run_id, tenant, now, options, started, None, vault
-            ).run()
+            return await _executor(ready, run, started, store, vault=vault).run()
         await prepare_ledger(store)
-        seals = Seals(run_id, vault)
-        given = encode({"params": values, "only": list(options.only)})
-        params = seals.close_text(encode(values), "inputs") if vault else values
+        seals = Seals(run.id, vault)
+        given = encode({"params": ready.values, "only": list(options.only)})
+        params = seals.close_text(encode(ready.values), "inputs") if vault else ready.values
         inputs = encode({"params": params, "only": list(options.only), "cross_tenant": options.allow_cross_tenant})
         new = NewRun(
-            run_id, plan.name, tenant or "", str(loaded.home), definition_of(loaded), loaded.identity, inputs,
-            seals.digest(given), now, options.idempotency_key,
+            run.id, plan.name, ready.tenant or "", str(loaded.home), definition_of(loaded), loaded.identity, inputs,
+            seals.digest(given), run.scheduled_at, options.idempotency_key, slot_text(slot.at) if slot else None,
+            "schedule" if slot else "manual",
         )  # fmt: skip
-        ledger = await begin_run(store, new, this_process(), loaded.pipeline.overlap, _tell(options))
+        overlap = _overlap(loaded.pipeline, is_fired=slot is not None)
+        ledger = await begin_run(store, new, this_process(), overlap, ready.tell)
         if isinstance(ledger, RunRow):
+            if slot is not None and ledger.slot == new.slot:
+                return ledger
             return await _named_before(ledger, options, started, vault)
         ledger.seals = seals
-        executor = _executor(plan, store, loaded, values, secrets, run_id, tenant, now, options, started, ledger, vault)
-        return await _see_through(executor, ledger)
+        return await _see_through(_executor(ready, run, started, store, ledger, vault), ledger, slot)
 
 
-async def _run_dry(
-    plan: Plan, loaded: Loaded, values: Mapping[str, object], secrets: Mapping[str, str], run_id: str,
-    tenant: str | None, now: datetime, target: Target, options: RunOptions, started: Started,
-) -> RunResult:  # fmt: skip
+def _overlap(pipeline: Pipeline, *, is_fired: bool) -> Overlap:
+    """What the pipeline says about runs beside each other; its schedule may say something else about slots."""
+    own = pipeline.schedule.overlap if pipeline.schedule and is_fired else None
+    return own or pipeline.overlap
+
+
+async def _run_dry(ready: Ready, run: _Run, started: Started) -> RunResult:
     """The whole run in one transaction that is rolled back; nothing is recorded."""
     from runner.data.files import dry_files
     from runner.run.dry import open_dry_store
 
+    loaded = ready.loaded
     sources, written = sources_of(loaded.catalog, loaded.project), written_files(loaded.project)
     async with AsyncExitStack() as stack:
         store: Store | None = None
         vault: Vault | None = None
-        if plan.uses_database:
-            store = await stack.enter_async_context(open_dry_store(target, loaded.graph.models, sources, written))
+        if ready.plan.uses_database:
+            opened = open_dry_store(ready.target, loaded.graph.models, sources, written)
+            store = await stack.enter_async_context(opened)
             vault = _vault(loaded)
             await _check_keys(store, vault)
-        files = stack.enter_context(dry_files(loaded.home))
-        executor = _executor(
-            plan, store, loaded, values, secrets, run_id, tenant, now, options, started, None, vault, files
-        )
-        return await executor.run()
+        files = stack.enter_context(dry_files(loaded.home, zone_of(loaded.pipeline)))
+        return await _executor(ready, run, started, store, vault=vault, files=files).run()
 
 
 def _store(target: Target, loaded: Loaded) -> AbstractAsyncContextManager[Store]:
@@ -181,14 +225,24 @@ async def _named_before(row: RunRow, options: RunOptions, started: Started, vaul
         what = f"the run of this idempotency key is going on: {row.run_id}"
         raise GateError(Problem("DF443", what, None, "a run has one process at a time", "wait for it"))
     if row.status in ("succeeded", "cancelled"):
-        return _result(row, Seals(row.run_id, vault))
+        return _recorded_result(row, Seals(row.run_id, vault))
     return await resume(row.run_id, options, Decisions(), started)
 
 
-async def resume(run_id: str, options: RunOptions, decisions: Decisions, started: Started) -> RunResult:
-    """Take an unfinished run and see it to its end. Raises `DfrunError` when nothing has run."""
-    settings, project = settings_of(Path.cwd())
-    target = choose_database(options.database, settings, options.environment, project)
+def result_of(ready: Ready, row: RunRow) -> RunResult:
+    """The result that is on record of a run of this pipeline."""
+    return _recorded_result(row, Seals(row.run_id, _vault(ready.loaded)))
+
+
+async def resume(
+    run_id: str, options: RunOptions, decisions: Decisions, started: Started, target: Target | None = None,
+    slot: SlotResult | None = None,
+) -> RunResult:  # fmt: skip
+    """Take an unfinished run and see it to its end. Raises `DfrunError` when nothing has run.
+
+    target: the database, where it is not that of the project in which the user stands. slot: what a firing tells of it.
+    """
+    target = target or _here(options)
     async with open_store(target, {}) as store:
         await prepare_ledger(store)
         row = await find_run(store, run_id)
@@ -212,22 +266,25 @@ async def resume(run_id: str, options: RunOptions, decisions: Decisions, started
         is_asked_to_undo = await _was_asked_to_undo(store, run_id, seals)
         plan = _with_every_undo(plan) if is_asked_to_undo else plan
         await check_decisions(store, plan, row, recorded, loaded, decisions, seals)
-        overlap = loaded.pipeline.overlap
-        row, ledger = await take_over(store, run_id, this_process(), _tell(options), may_overlap=overlap == "allow")
+        overlap = _overlap(loaded.pipeline, is_fired=slot is not None)
+        if slot is None and overlap != "allow":
+            overlap = "refuse"  # whoever resumes by hand decides what to do about it
+        row, ledger = await take_over(store, run_id, this_process(), _tell(options), overlap)
+        if ledger is None:
+            return RunResult(run_id, row.pipeline, "skipped", {}, {}, 0.0)
         ledger.seals = seals
-        now, tenant = row.scheduled_at, row.tenant or None
-        scope = Scope(datetime.now(UTC), tenant, run_id, "resume", actor_of(os.environ), vault)
+        ready = Ready(loaded, plan, values, secrets, row.tenant or None, target, options)
+        scope = Scope(datetime.now(UTC), ready.tenant, run_id, "resume", actor_of(os.environ), vault)
         await decide(ledger, plan, loaded, decisions, scope)
-        executor = _executor(plan, store, loaded, values, secrets, run_id, tenant, now, options, started, ledger, vault)
+        executor = _executor(ready, _run_of(row), started, store, ledger, vault)
         executor.is_asked_to_undo = is_asked_to_undo
-        return await _see_through(executor, ledger)
+        return await _see_through(executor, ledger, slot)
 
 
 async def undo(run_id: str, options: RunOptions, started: Started) -> RunResult:
     """Take a run back that has ended: the undo of each of its steps that has one. Raises `DfrunError` when nothing has
     run."""
-    settings, project = settings_of(Path.cwd())
-    target = choose_database(options.database, settings, options.environment, project)
+    target = _here(options)
     async with open_store(target, {}) as store:
         await prepare_ledger(store)
         row = await find_run(store, run_id)
@@ -245,14 +302,26 @@ async def undo(run_id: str, options: RunOptions, started: Started) -> RunResult:
     async with open_store(target, loaded.graph.models) as store:
         await _check_keys(store, vault)
         row, ledger = await take_over(store, run_id, this_process(), _tell(options), may_be_done=True)
+        assert ledger is not None, "nothing is skipped where overlap says refuse"
         ledger.seals = seals
         if MARK not in ledger.records:
             await mark(ledger, None, is_asked=True)
             ledger.records.update(await load_records(store, run_id))
-        now, tenant = row.scheduled_at, row.tenant or None
-        executor = _executor(plan, store, loaded, values, secrets, run_id, tenant, now, options, started, ledger, vault)
+        ready = Ready(loaded, plan, values, secrets, row.tenant or None, target, options)
+        executor = _executor(ready, _run_of(row), started, store, ledger, vault)
         executor.is_asked_to_undo = True
         return await _see_through(executor, ledger)
+
+
+def _here(options: RunOptions) -> Target:
+    """The database of the project where the user stands."""
+    settings, project = settings_of(Path.cwd())
+    return choose_database(options.database, settings, options.environment, project)
+
+
+def _run_of(row: RunRow) -> _Run:
+    """A run that is on record; one without a slot was scheduled when it began."""
+    return _Run(row.run_id, row.started_at if row.slot else row.scheduled_at, row.scheduled_at)
 
 
 def _with_every_undo(plan: Plan) -> Plan:
@@ -268,24 +337,26 @@ async def _was_asked_to_undo(store: Store, run_id: str, seals: Seals) -> bool:
 
 
 def _executor(
-    plan: Plan, store: Store | None, loaded: Loaded, values: Mapping[str, object], secrets: Mapping[str, str],
-    run_id: str, tenant: str | None, now: datetime, options: RunOptions, started: Started,
-    ledger: Ledger | None = None, vault: Vault | None = None, files: Files | None = None,
+    ready: Ready, run: _Run, started: Started, store: Store | None = None, ledger: Ledger | None = None,
+    vault: Vault | None = None, files: Files | None = None,
 ) -> Executor:  # fmt: skip
-    run = {"id": run_id, "pipeline": plan.name, "scheduled_at": now, "scheduled_date": now.date(), "tenant": tenant}
-    roots = {"params": values, "secrets": secrets, "run": run}
+    loaded, zone = ready.loaded, zone_of(ready.loaded.pipeline)
+    told = {
+        "id": run.id, "pipeline": ready.plan.name, "scheduled_at": run.scheduled_at,
+        "scheduled_date": run.scheduled_at.astimezone(zone).date(), "tenant": ready.tenant,
+    }  # fmt: skip
     executor = Executor(
-        plan,
+        ready.plan,
         store,
-        roots,
-        run_id,
-        now,
+        {"params": ready.values, "secrets": ready.secrets, "run": told},
+        run.id,
+        run.began,
         loaded.home,
-        options.emit,
+        ready.options.emit,
         loaded.settings.parallel,
         ledger=ledger,
-        files=files,
-        tenant=tenant,
+        files=files or Files(loaded.home, zone),
+        tenant=ready.tenant,
         actor=actor_of(os.environ),
         vault=vault,
     )
@@ -309,7 +380,7 @@ async def _run(executor: Executor) -> RunResult:
         return RunResult(executor.run_id, executor.plan.name, state, {}, {}, 0.0, replace(told.problem, fix=fix))
 
 
-async def _see_through(executor: Executor, ledger: Ledger) -> RunResult:
+async def _see_through(executor: Executor, ledger: Ledger, slot: SlotResult | None = None) -> RunResult:
     """Run to the end under a lease, and record how it ended."""
     loop = asyncio.get_running_loop()
 
@@ -318,14 +389,16 @@ async def _see_through(executor: Executor, ledger: Ledger) -> RunResult:
 
     with Lease(ledger.store.engine.url, ledger.run_id, ledger.epoch, heard) as lease:
         executor.lease = lease
-        result = await _run(executor)
+        result = replace(await _run(executor), slot=slot)
         if result.state in ("taken_over", "silent"):
             return result  # nobody can write down the end of a run without its database; its lease ends by itself
         problem = result.problems[0] if result.problems else None
-        outputs = _kept(result.outputs, ledger.seals)
+        outputs = _outputs_text(result.outputs, ledger.seals)
 
         async def end() -> bool:
-            return await end_run(ledger, _RECORDED_AS[result.state], error_text(problem), outputs, _summary(result))
+            return await end_run(
+                ledger, _RECORDED_AS[result.state], error_text(problem), outputs, _summary_text(result)
+            )
 
         if not await retry_end(end):
             what = "how the run ended could not be recorded; it will be shown as interrupted"
@@ -336,7 +409,7 @@ async def _see_through(executor: Executor, ledger: Ledger) -> RunResult:
 # --- results on record ----------------------------------------------------------------------------------------------
 
 
-def _kept(outputs: Mapping[str, object], seals: Seals) -> str | None:
+def _outputs_text(outputs: Mapping[str, object], seals: Seals) -> str | None:
     try:
         text = encode(outputs)
     except TypeError:
@@ -344,7 +417,7 @@ def _kept(outputs: Mapping[str, object], seals: Seals) -> str | None:
     return seals.close_text(text, "outputs") if len(text) <= LARGEST_INLINE else None
 
 
-def _summary(result: RunResult) -> str:
+def _summary_text(result: RunResult) -> str:
     steps = {
         name: {
             "state": step.state, "attempts": step.attempts, "rows": step.rows, "duration_ms": step.duration_ms,
@@ -357,7 +430,7 @@ def _summary(result: RunResult) -> str:
     return json.dumps({"duration_ms": result.duration_ms, "steps": steps, "undo": undo})
 
 
-def _result(row: RunRow, seals: Seals) -> RunResult:
+def _recorded_result(row: RunRow, seals: Seals) -> RunResult:
     """A run's result from what is recorded of it."""
     kept: dict[str, Any] = json.loads(row.summary) if row.summary else {"duration_ms": 0.0, "steps": {}}
     steps = {
@@ -394,8 +467,7 @@ async def open_ledger(database: str | None, environment: str | None) -> AsyncIte
     from runner.dialects.session import open_engine
     from runner.dialects.store import Store
 
-    settings, project = settings_of(Path.cwd())
-    target = choose_database(database, settings, environment, project)
+    target = _here(RunOptions(database=database, environment=environment))
     async with AsyncExitStack() as stack:
         if target.is_missing_file:
             store = Store(open_engine(target.for_reading.url), {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
 from typing import Literal
 
 from runner.errors import ErrorClass, Problem
@@ -51,6 +52,23 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotResult:
+    """What one firing of a schedule did.
+
+    at: the slot of the run that is told with it; where nothing ran, the newest one. note: why nothing ran, or what
+    else the firing found. missed: slots that nobody ran in time and this firing did not run either; `is_counted` unless
+    there are more. beside: the other runs of this firing: slot, run id, state.
+    """
+
+    at: datetime
+    zone: tzinfo
+    note: str = ""
+    missed: tuple[datetime, ...] = ()
+    is_counted: bool = True
+    beside: tuple[tuple[datetime, str, RunState], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """How a run ended: its outputs by name (those that could be reached), and every step in the order of the file.
 
@@ -74,6 +92,8 @@ class RunResult:
     """It was taken back because its user said so, not because it failed."""
     is_dry: bool = False
     left_out: tuple[LeftOut, ...] = ()
+    slot: SlotResult | None = None
+    """What `--due` did; None for a run that someone started by hand."""
 
     @property
     def problems(self) -> list[Problem]:
