@@ -11,12 +11,14 @@ import pytest
 import sqlalchemy as sa
 from shops import PROJECT, Shop, shop  # noqa: F401
 
+from runner.dialects import session
 from runner.examples import example
 from runner.loading import load
 from runner.nodes import MODEL_KINDS
 from runner.rehearsal import rehearse
 from runner.run.choices import RunOptions
-from runner.run.launch import start
+from runner.run.launch import prepare, start
+from runner.run.results import RunResult
 from runner.sql.tables import build_tables
 
 ORDER = """
@@ -159,7 +161,7 @@ def test_a_wrong_pipeline_or_database_is_refused(shop: Shop, words: tuple[str, .
 
 
 @pytest.mark.parametrize("name", ["orders", "month_end"])
-def test_what_is_rehearsed_is_what_a_run_sends(name: str, tmp_path: Path) -> None:
+def test_what_is_rehearsed_is_what_a_run_sends(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Statement for statement, on SQLite, where the whole of a run can be listened to."""
     subprocess.run(["cp", "-r", PROJECT / "pipelines", PROJECT / "models.yaml", tmp_path], check=True)
     (tmp_path / "dfrun.yaml").write_text("migrate: auto\n")
@@ -168,15 +170,23 @@ def test_what_is_rehearsed_is_what_a_run_sends(name: str, tmp_path: Path) -> Non
     def listen(_: object, __: object, statement: str, *___: object) -> None:
         sent.append(statement)
 
+    def run(connection: Any, text: str, values: Any) -> Any:
+        sent.append(text)
+        return sending(connection, text, values)
+
+    sending = session._run_sqlite
     options = RunOptions(database=f"sqlite:///{tmp_path}/shop.db")
-    asyncio.run(start(load(tmp_path / "pipelines" / "load_sales.yaml"), options, lambda executor: None))
+    sales = prepare(load(tmp_path / "pipelines" / "load_sales.yaml"), options)
+    asyncio.run(start(sales, lambda executor: None))
+    # what has a form goes to the driver, the rest through SQLAlchemy
+    monkeypatch.setattr(session, "_run_sqlite", run)
     sa.event.listen(sa.engine.Engine, "before_cursor_execute", listen)
     try:
         loaded = load(tmp_path / "pipelines" / f"{name}.yaml")
-        result = asyncio.run(start(loaded, options, lambda executor: None))
+        result = asyncio.run(start(prepare(loaded, options), lambda executor: None))
     finally:
         sa.event.remove(sa.engine.Engine, "before_cursor_execute", listen)
-    assert result.state == "succeeded"
+    assert isinstance(result, RunResult) and result.state == "succeeded"
     tables = build_tables(loaded.graph.models, "sqlite")
     rehearsed = []
     for step in loaded.graph.steps.values():
