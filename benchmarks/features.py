@@ -36,6 +36,7 @@ from runner.catalog import build_catalog
 from runner.declarations import load_models
 from runner.dialects.session import open_engine
 from runner.dialects.store import Store
+from runner.encryption.datakeys import METADATA as DATA_KEYS
 from runner.encryption.sealing import open_access
 from runner.encryption.vault import Vault
 from runner.features.base import Scope
@@ -49,7 +50,6 @@ from schemas.types import Delivered, ValueType
 SINGLES = 8
 Floors = dict[str, dict[str, float]]
 """Seconds by variant and kind."""
-VAULT = Vault({"k1": bytes(32)}, "k1", "k1")
 VARIANTS = {
     "plain": "",
     "soft_delete": "soft_delete: true",
@@ -98,11 +98,14 @@ class Place:
         self.engine = open_engine(url, pool_size=1)
         self.tables = build_tables(self.models, cast(Database, self.engine.dialect.name))
         self.store = Store(self.engine, self.tables)
+        self.vault = Vault({"k1": bytes(32)}, "k1", "k1")
 
     async def prepare(self) -> None:
         async with self.engine.begin() as connection:
             await connection.run_sync(self.tables["Item"].metadata.drop_all)
             await connection.run_sync(self.tables["Item"].metadata.create_all)
+            await connection.run_sync(DATA_KEYS.drop_all)
+            await connection.run_sync(DATA_KEYS.create_all)
             await track(
                 connection, self.models, self.tables, [n for n, m in self.models.items() if "audit_log" in m.features]
             )
@@ -139,7 +142,7 @@ class Place:
         checked = kind.check(dict(arguments), Subject(model, self.models, Path()))
         started = clock()
         async with self.store.session(writes=kind.writes) as session:
-            scope = Scope(datetime.now(UTC), "acme", "run", "step", "bench", VAULT)
+            scope = Scope(datetime.now(UTC), "acme", "run", "step", "bench", self.vault)
             context = Here(open_access(session, scope, self.models))
             await kind.run(checked.parsed, cast(Context, context))
             await context.access.finish()

@@ -57,6 +57,10 @@ class Access:
             return 0
         return await self._recorder.empty(model, keys)
 
+    async def destroy_keys(self, model: ModelShape, key: object) -> int:
+        """Destroy the data keys of a subject; how many there were. Nothing is sealed here."""
+        return 0
+
     async def say(self, action: str, about: str, details: dict[str, str]) -> None:
         """Put something that a step may do, and that is no change of a row, into the trail of changes, if there is
         one."""

@@ -261,7 +261,7 @@ async def _settle(models: Mapping[str, ModelShape], database: Database, connecti
     """Make what runs need beside the tables: triggers of models with `audit_log` that are missing or old, and on a
     server, where a run's role may create nothing, the tables of dfrun's own."""
     from runner.audit.triggers import track, untracked_models
-    from runner.encryption.keys import METADATA as KEYS
+    from runner.encryption.datakeys import METADATA as KEYS
     from runner.ledger.tables import create_ledger
     from runner.sql.tables import build_tables
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from runner.errors import DefinitionError, Place, Problem, did_you_mean
@@ -15,7 +15,7 @@ from schemas.models import FieldDeclaration, Model, Models
 from schemas.names import cut
 from schemas.parsing import parse_value
 from schemas.paths import JSON_KINDS
-from schemas.shapes import NO_DEFAULT, FieldShape, IndexShape, ModelShape
+from schemas.shapes import NO_DEFAULT, FieldShape, IndexShape, ModelShape, SubjectShape
 from schemas.types import ValueProblem, ValueType
 from schemas.values import EnumValue
 
@@ -32,7 +32,7 @@ class Catalog:
         return self.places.get((model, name))
 
 
-def build_catalog(files: Iterable[tuple[Document, Models]], *, row_security: bool = False) -> Catalog:
+def build_catalog(files: Collection[tuple[Document, Models]], *, row_security: bool = False) -> Catalog:
     """The catalog of one or more files of models. row_security: the database keeps tenants apart, too.
 
     Raises `DefinitionError` with every problem of all of them."""
@@ -56,8 +56,12 @@ def build_catalog(files: Iterable[tuple[Document, Models]], *, row_security: boo
             models[name] = replace(shape, is_row_secured=row_security and shape.is_tenanted)
             homes[name] = document
             places |= {(name, f): document.place((*at, "fields", f), key=True) for f in model.fields}
+    said = {name: model.subject for _, declared in files for name, model in declared.models.items()}
     for name, shape in models.items():
         _check_references(shape, models, homes[name], problems)
+    for name, shape in models.items():
+        if said[name] is not None:
+            models[name] = replace(shape, subject=_subject_of(shape, said, models, homes[name], problems))
     _check_names(models, homes, problems)
     if problems:
         raise DefinitionError(problems)
@@ -132,6 +136,42 @@ def _seal(name: str, model: Model, fields: dict[str, FieldShape], document: Docu
                 why = "the database sees sealed bytes"
                 problems.append(Problem("DF222", f"{column!r} is encrypted and cannot be {what}", place, why))
             fields[column] = replace(field, encrypted=True, searchable=is_searchable, sensitive=True)
+
+
+def _subject_of(
+    shape: ModelShape, said: Mapping[str, bool | str | None], models: Mapping[str, ModelShape], document: Document,
+    problems: list[Problem],
+) -> SubjectShape | None:  # fmt: skip
+    """Whose data the rows of a model are, as it says itself."""
+    name, word = shape.name, said[shape.name]
+    place = document.place(("models", name, "subject"))
+    why = "a subject has data keys of its own, which seal the encrypted fields of all rows that belong to it"
+    wrong, fix = "", ""
+    subject, field = shape, shape.fields[shape.primary_key[0]]
+    if word is True:
+        if len(shape.primary_key) > 1:
+            wrong, fix = f"the key of {name} has parts", "a subject has one key: id"
+    elif word not in shape.fields:
+        wrong, fix = f"{name} has no field {word!r}", did_you_mean(str(word), shape.fields)
+    else:
+        field = shape.fields[str(word)]
+        target = field.references[0] if field.references else ""
+        subject = models.get(target, shape)
+        if target not in models:
+            wrong, fix = f"{word!r} references no subject", f"name the field of {name} that does"
+        elif said[target] is not True:
+            wrong, fix = f"{target} is not a subject", f"subject: true in {target}"
+        elif field.references != (target, subject.primary_key[0]):
+            wrong = f"{word!r} does not reference the key of {target}"
+            fix = f"references: {target}.{subject.primary_key[0]}"
+        elif field.on_delete == "set_null":
+            wrong, fix = f"a row cannot lose its subject, and {word!r} has on_delete: set_null", "on_delete: cascade"
+        elif not shape.is_encrypted:
+            wrong, fix = f"{name} has no encrypted fields", "features: {encryption: {fields: […]}}"
+    if wrong:
+        problems.append(Problem("DF229", wrong, place, why, fix))
+        return None
+    return SubjectShape(subject.name, field.name, (subject.table, *subject.renamed_from), subject.is_tenanted)
 
 
 def _features(model: Model) -> list[Feature]:

@@ -8,7 +8,7 @@ another way; a rehearsal takes the one on which a row is found, and nothing stan
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -22,8 +22,9 @@ from sqlalchemy.sql.dml import Delete, Insert, Update
 
 from runner.data.files import Files
 from runner.dialects.types import Stored
+from runner.encryption.datakeys import DataKeys
 from runner.encryption.sealing import open_access
-from runner.encryption.vault import Vault
+from runner.encryption.vault import DataKey, Owner, Vault
 from runner.features.base import Scope
 from runner.run.context import StepContext
 from runner.run.standins import StandIns, anything_of
@@ -33,7 +34,7 @@ from schemas.shapes import ModelShape
 if TYPE_CHECKING:
     from runner.graph import GraphStep
 
-_KEY = bytes(32)
+_VAULT = Vault({"plan": bytes(32)}, "plan", "plan")
 _MOMENT = datetime(2001, 1, 1, tzinfo=UTC)
 _TENANT = "the tenant"
 _OWN = ("dfrun_", "_dfrun_")
@@ -74,8 +75,8 @@ async def rehearse(step: GraphStep, database: Database, tables: Mapping[str, sa.
         checked = step.kind.check(step.bind(values), step.subject) if values else step.checked
         session.version = _expected_version(step)
         context = StepContext(Files(step.subject.project), "", step.id, _MOMENT, lambda event: None)
-        scope = Scope(_MOMENT, _TENANT, vault=Vault({"plan": _KEY}, "plan", "plan"))
-        context.enter(open_access(cast(Any, session), scope, step.subject.models))
+        scope = Scope(_MOMENT, _TENANT, vault=_VAULT)
+        context.enter(open_access(cast(Any, session), scope, step.subject.models, _Keys(cast(Any, session), _VAULT)))
         await step.kind.run(checked.parsed, context)
         is_whole = True
     except Exception:
@@ -92,6 +93,26 @@ def _expected_version(step: GraphStep) -> int | None:
     """The version that the row must have, where it stands in the file."""
     said = step.arguments.get("expected_version")
     return int(said) if isinstance(said, str) and said.isdigit() else None
+
+
+class _Keys(DataKeys):
+    """Data keys that no database keeps."""
+
+    async def to_seal(self, values: Mapping[Owner, int]) -> None:
+        """One of its own for each owner."""
+        for owner in values:
+            key_id, wrapped = self._vault.new_data_key(owner)
+            self._current[owner] = cast(DataKey, self._vault.data_key(key_id, owner, self._vault.current, wrapped, 0))
+
+    async def to_open(self, ids: Collection[bytes]) -> None:
+        """What is found is no sealed value."""
+
+    async def destroy(self, tenant: str, models: Sequence[str], subject: str, now: datetime) -> int:
+        """As if there was one."""
+        return 1
+
+    async def finish(self) -> None:
+        """Nothing is counted."""
 
 
 class _Noting:

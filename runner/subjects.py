@@ -87,21 +87,28 @@ def _key(model: ModelShape, row: Row) -> tuple[object, ...]:
 @dataclass(slots=True)
 class Erasure:
     """What erasing did: rows that went, rows that lost what tells of a person, records of the trail that were emptied,
-    and in words what it could not reach."""
+    data keys that were destroyed, and in words what it could not reach."""
 
     deleted: int = 0
     anonymized: int = 0
     emptied: int = 0
+    destroyed_keys: int = 0
     unreached: list[str] = field(default_factory=list)
 
 
-async def erase(access: Access, subject: Subject, *, cascade: bool, kept_since: datetime | None) -> Erasure:
-    """Delete the rows for good, those that reference first; a row that must stay is anonymised.
+async def erase(
+    access: Access, subject: Subject, model: ModelShape, *, cascade: bool, kept_since: datetime | None
+) -> Erasure:
+    """Destroy the data keys of the subject, a row of `model`, and delete the rows for good, those that reference first;
+    a row that must stay is anonymised.
 
     cascade: rows that reference the subject's go, too; without it they stay, and so does what they reference.
     kept_since: rows that are younger stay. Raises nothing for what cannot be reached: the result says it.
     """
     done = Erasure()
+    if model.is_subject:  # what a row that stays keeps is sealed with a key of later
+        key = subject.rows[model.name][0][model.primary_key[0]]
+        done.destroyed_keys = await access.destroy_keys(model, key)
     staying: set[tuple[str, object]] = set()
     names = list(subject.rows)
     for name in reversed(names):
@@ -146,7 +153,8 @@ async def _anonymize(access: Access, model: ModelShape, row: Row, done: Erasure)
             problem = f"{model.name}.{name}: it must have a value, and its type has none that tells nothing"
             if problem not in done.unreached:
                 done.unreached.append(problem)
-            continue
+            if not field_.encrypted:
+                continue
         assigns.append(Assign(name, "$set", (value,)))
     if not assigns:
         return 0

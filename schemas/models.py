@@ -98,6 +98,11 @@ class Postgresql(Declaration):
     """Fields of type string or text whose words `search` finds; the one key here that SQLite answers, too."""
 
 
+def _subject(raw: object) -> object:
+    """`true` stands for the model itself, anything else is the name of a field."""
+    return True if isinstance(raw, str) and getattr(raw, "plain", True) and raw == "true" else raw
+
+
 class Model(Declaration):
     """One table."""
 
@@ -109,6 +114,9 @@ class Model(Declaration):
     """The fields by name; the short form of one is its type, such as `integer?`."""
     features: Features = Field(default_factory=Features)
     """What the model does by itself."""
+    subject: Annotated[Literal[True] | Name | None, BeforeValidator(_subject)] = None
+    """`true`: each row is a subject, with data keys of its own that `gdpr.erase` destroys; or the field that references
+    the subject to which a row belongs. Encrypted fields are sealed with them."""
     indexes: tuple[Index, ...] = ()
     """Indexes over one field or more."""
     postgresql: Postgresql = Field(default_factory=Postgresql)

@@ -61,9 +61,20 @@ class IndexShape:
 
 
 @dataclass(frozen=True, slots=True)
+class SubjectShape:
+    """Whose data a row is: that of the row of `model` whose key stands in `field`, which may be the row itself.
+    `tables` are the names of that model's table, the present one first."""
+
+    model: str
+    field: str
+    tables: tuple[str, ...]
+    is_tenanted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ModelShape:
     """One model: `table` is its name in the database (snake_case of the model's name), `fields` in column order;
-    `is_row_secured`: the database keeps its tenants apart, too."""
+    `is_row_secured`: the database keeps its tenants apart, too; `subject`: whose data key seals a row."""
 
     name: str
     table: str
@@ -76,6 +87,12 @@ class ModelShape:
     on_drop: str = "trash"
     keeps_old_name: bool = False
     is_row_secured: bool = False
+    subject: SubjectShape | None = None
+
+    @property
+    def is_subject(self) -> bool:
+        """Whether each row is a person or another whose data can be erased."""
+        return self.subject is not None and self.subject.model == self.name
 
     @property
     def row(self) -> ValueType:

@@ -19,6 +19,7 @@ from runner.data.files import Files
 from runner.declarations import load_models
 from runner.dialects.row_security import SECURED, secured
 from runner.dialects.store import open_session
+from runner.encryption.datakeys import METADATA as KEYS
 from runner.encryption.sealing import open_access
 from runner.encryption.vault import Vault
 from runner.features.base import Scope
@@ -29,7 +30,7 @@ from runner.sql.filters import Database
 from runner.sql.tables import build_tables
 from schemas.types import Delivered
 
-VAULT = Vault({"k1": bytes(range(32))}, "k1", "k1")
+KEYS_OF_SHOP = {"k1": bytes(range(32))}
 NOW = datetime(2026, 1, 31, 10, tzinfo=UTC)
 MODELS = """\
 models:
@@ -93,7 +94,7 @@ class Shop:
     tables: Mapping[str, sa.Table] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.scope = Scope(NOW, self.tenant, "run-1", "step", "ann", VAULT)
+        self.scope = Scope(NOW, self.tenant, "run-1", "step", "ann", Vault(KEYS_OF_SHOP, "k1", "k1"))
         text = self.text
         if text is MODELS:
             text = text.format(
@@ -108,6 +109,7 @@ class Shop:
     async def prepare(self) -> Shop:
         async with self.engine.begin() as connection:
             await connection.run_sync(next(iter(self.tables.values())).metadata.create_all)
+            await connection.run_sync(KEYS.create_all)
             await track(
                 connection, self.models, self.tables, [n for n, m in self.models.items() if "audit_log" in m.features]
             )

@@ -1,7 +1,10 @@
-"""Keys and sealed values. A value is sealed with AES-256-GCM under a key that is derived for its tenant and model; what
-it is bound to (model, field, tenant, row) is authenticated, so that a value that was copied or changed does not open.
+"""Keys and sealed values. A value is sealed with AES-256-GCM under a data key, which `datakeys` keeps wrapped by a key
+of the project; what it is bound to (model, field, tenant, row) is authenticated, so that a value that was copied or
+changed does not open. What the ledger keeps is sealed under a key that is derived for its run.
 
-A sealed value is: format 1, length of the key's id, the id, 12 random bytes, ciphertext with its tag.
+A sealed value is: format 2, the id of its data key, 12 random bytes, ciphertext with its tag. A sealed record is:
+format 1, length of the key's id, the id, 12 random bytes, ciphertext with its tag. So were values before there were
+data keys; they are still read.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import hmac
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -26,9 +29,16 @@ from schemas.types import ValueType
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-_FORMAT = 1
+_RECORD, _VALUE = 1, 2
 _NONCE = 12
 _KEY_BYTES = 32
+ID_BYTES = 8
+_HEAD = 1 + ID_BYTES
+VALUES_A_KEY = 2**31
+"""How many values one data key may seal: with random nonces, twice as many are the most that is held safe."""
+
+
+_SPOILT = "it was changed, or it was sealed for another row, field or tenant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +67,40 @@ def row_key(values: Sequence[object]) -> bytes:
     return _KEYS.encode(list(values)).encode()
 
 
-class Vault:
-    """The keys of a project, by id."""
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose values a data key seals: those of the table `model` in a tenant or, with `subject`, those of that row of it
+    in all tables."""
 
-    def __init__(self, keys: Mapping[str, bytes], current: str, search: str) -> None:
+    tenant: str
+    model: str
+    subject: str = ""
+
+
+@dataclass(slots=True)
+class DataKey:
+    """A data key at hand. `used` is how many values it has sealed, as far as known here."""
+
+    id: bytes
+    owner: Owner
+    cipher: AESGCM
+    used: int = 0
+
+
+Found = DataKey | str | None
+"""What became of a data key: at hand; wrapped by the project's key of this id, which is not given; destroyed."""
+
+
+class Vault:
+    """The keys of a project, by id. `shared` has the data keys of models that this process has met."""
+
+    def __init__(self, keys: Mapping[str, bytes], current: str, search: str, values_a_key: int = VALUES_A_KEY) -> None:
         self._keys = keys
         self.current = current
         self.search = search
+        self.values_a_key = values_a_key
+        self.shared: dict[Owner, DataKey] = {}
+        self.known: dict[bytes, DataKey] = {}
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -74,77 +111,112 @@ class Vault:
         """What tells whether a key is the one it was, without telling the key."""
         return hmac.digest(self._keys[key_id], b"dfrun key check", "sha256")[:16].hex()
 
-    def prefix(self, key_id: str) -> bytes:
-        """How the values begin that are sealed with this key."""
-        return bytes((_FORMAT, len(key_id))) + key_id.encode()
+    def new_data_key(self, owner: Owner) -> tuple[bytes, bytes]:
+        """The id of a new data key, and the key as the database keeps it, under the current key."""
+        key_id = os.urandom(ID_BYTES)
+        return key_id, self._wrapped(key_id, owner, os.urandom(_KEY_BYTES))
 
-    def seal(self, kind: ValueType, value: object, place: Place) -> bytes | None:
-        """The sealed value; None stays None."""
-        if value is None:
-            return None
-        return self.column(kind, place, [(place.row, value)])[0]
+    def data_key(self, key_id: bytes, owner: Owner, project_key: str, wrapped: bytes, used: int) -> Found:
+        """The data key that the database keeps. Raises `StepError` DF543 when it was changed or is another's."""
+        if project_key not in self._keys:
+            return project_key
+        return DataKey(key_id, owner, _aes(self._unwrapped(key_id, owner, project_key, wrapped)), used)
 
-    def column(self, kind: ValueType, place: Place, values: Sequence[tuple[bytes, object]]) -> list[bytes | None]:
-        """Sealed values of one field of many rows, each given with the key of its row. What they share is made once,
-        their random bytes are drawn at once."""
-        name = place.names[0]
-        encrypt = _cipher(self._keys[self.current], _value_purpose(name, place.tenant)).encrypt
-        head, bound = self.prefix(self.current), replace(place, row=b"").bound(name)[:-4]
+    def rewrapped(self, key_id: bytes, owner: Owner, project_key: str, wrapped: bytes) -> bytes:
+        """The same data key under the current key."""
+        return self._wrapped(key_id, owner, self._unwrapped(key_id, owner, project_key, wrapped))
+
+    def column(
+        self, kind: ValueType, place: Place, values: Sequence[tuple[bytes, object]], keys: DataKey | Sequence[DataKey]
+    ) -> list[bytes | None]:
+        """Sealed values of one field of many rows, each given with the key of its row. keys: one data key for all, or
+        one for each. What they share is made once, their random bytes are drawn at once."""
+        bound = replace(place, row=b"").bound(place.names[0])[:-4]
         noise = os.urandom(_NONCE * len(values))
+        every = [keys] * len(values) if isinstance(keys, DataKey) else keys
+        head = bytes((_VALUE,))
         sealed: list[bytes | None] = []
         for number, (row, value) in enumerate(values):
             if value is None:
                 sealed.append(None)
                 continue
-            nonce = noise[number * _NONCE : (number + 1) * _NONCE]
+            key, nonce = every[number], noise[number * _NONCE : (number + 1) * _NONCE]
             data = bound + len(row).to_bytes(4, "big") + row
-            sealed.append(head + nonce + encrypt(nonce, _to_bytes(kind, value), data))
+            sealed.append(head + key.id + nonce + key.cipher.encrypt(nonce, _to_bytes(kind, value), data))
         return sealed
 
-    def open(self, kind: ValueType, sealed: bytes | None, place: Place) -> object:
-        """The value again. Raises `StepError` DF544 without its key, DF543 when it was changed or belongs elsewhere."""
+    def open(self, kind: ValueType, sealed: bytes | None, place: Place, found: Mapping[bytes, Found]) -> object:
+        """The value again; found: the data keys by id. Raises `StepError` DF544 without the key of the project, DF547
+        when the data key was destroyed, DF543 when the value was changed or belongs elsewhere."""
         if sealed is None:
             return None
-        places = ((_value_purpose(name, place.tenant), place.bound(name)) for name in place.names)
-        why = "it was changed, or it was sealed for another row, field or tenant"
-        return _from_bytes(kind, self._open(sealed, places, f"{place.field}: a value", why))
+        if sealed[:1] == bytes((_RECORD,)):
+            return self._open_direct(kind, sealed, place)
+        if (key_id := data_key_of(sealed)) not in found or len(sealed) < _HEAD + _NONCE:
+            raise StepError(Problem("DF543", f"{place.field}: a value cannot be opened", None, _SPOILT))
+        key = found[key_id]
+        if key is None:
+            what = f"{place.field}: a value was sealed for a subject that was erased"
+            raise StepError(Problem("DF547", what, None, "a subject's data keys are destroyed with it"))
+        if isinstance(key, str):
+            raise StepError(_lacking(f"{place.field}: a value", key))
+        from cryptography.exceptions import InvalidTag
+
+        nonce, rest = sealed[_HEAD : _HEAD + _NONCE], sealed[_HEAD + _NONCE :]
+        for name in place.names:
+            try:
+                return _from_bytes(kind, key.cipher.decrypt(nonce, rest, place.bound(name)))
+            except InvalidTag:
+                continue
+        raise StepError(Problem("DF543", f"{place.field}: a value cannot be opened", None, _SPOILT))
+
+    def direct(self, key_id: str) -> bytes:
+        """How values begin that a key of the project sealed itself, before there were data keys."""
+        return bytes((_RECORD, len(key_id))) + key_id.encode()
+
+    def _open_direct(self, kind: ValueType, sealed: bytes, place: Place) -> object:
+        """A value from before there were data keys; `dfrun keys reencrypt` leaves none."""
+        from cryptography.exceptions import InvalidTag
+
+        head = 2 + (sealed[1] if len(sealed) > 1 else 0)
+        if len(sealed) >= head + _NONCE:
+            if (key_id := key_of(sealed)) not in self._keys:
+                raise StepError(_lacking(f"{place.field}: a value", key_id))
+            nonce, rest = sealed[head : head + _NONCE], sealed[head + _NONCE :]
+            for name in place.names:
+                cipher = _cipher(self._keys[key_id], f"value\0{name.partition('.')[0]}\0{place.tenant}")
+                try:
+                    return _from_bytes(kind, cipher.decrypt(nonce, rest, place.bound(name)))
+                except InvalidTag:
+                    continue
+        raise StepError(Problem("DF543", f"{place.field}: a value cannot be opened", None, _SPOILT))
 
     def seal_bytes(self, data: bytes, place: Sequence[str]) -> bytes:
-        """Sealed bytes of the ledger, bound to where they are kept."""
-        return self._seal(data, "ledger", _bound(b"dfrun ledger", *(part.encode() for part in place)))
+        """Sealed bytes of the ledger, bound to where they are kept: to their run first, which has a key of its own."""
+        nonce = os.urandom(_NONCE)
+        sealed = _cipher(self._keys[self.current], f"ledger\0{place[0]}").encrypt(nonce, data, _bound_record(place))
+        return bytes((_RECORD, len(self.current))) + self.current.encode() + nonce + sealed
 
     def open_bytes(self, sealed: bytes, place: Sequence[str], what: str) -> bytes:
         """The bytes again. Raises `StepError` DF544 without their key, DF543 when they are not what was sealed."""
-        bound = _bound(b"dfrun ledger", *(part.encode() for part in place))
-        return self._open(sealed, [("ledger", bound)], what, "it was changed, or it was sealed for another place")
+        from cryptography.exceptions import InvalidTag
+
+        head = 2 + (sealed[1] if len(sealed) > 1 else 0)
+        if sealed[:1] == bytes((_RECORD,)) and len(sealed) >= head + _NONCE:
+            if (key_id := key_of(sealed)) not in self._keys:
+                raise StepError(_lacking(what, key_id))
+            for purpose in (f"ledger\0{place[0]}", "ledger"):  # the second one is that of records from before
+                cipher = _cipher(self._keys[key_id], purpose)
+                try:
+                    return cipher.decrypt(sealed[head : head + _NONCE], sealed[head + _NONCE :], _bound_record(place))
+                except InvalidTag:
+                    continue
+        why = "it was changed, or it was sealed for another place"
+        raise StepError(Problem("DF543", f"{what} cannot be opened", None, why))
 
     def digest(self, data: bytes) -> str:
         """What equal bytes of the ledger have in common, and nobody without the key can make."""
         return hmac.digest(_derived(self._keys[self.search], "ledger digest"), data, "sha256").hex()
-
-    def _seal(self, plain: bytes, purpose: str, bound: bytes) -> bytes:
-        nonce = os.urandom(_NONCE)
-        sealed = _cipher(self._keys[self.current], purpose).encrypt(nonce, plain, bound)
-        return self.prefix(self.current) + nonce + sealed
-
-    def _open(self, sealed: bytes, places: Iterable[tuple[str, bytes]], what: str, why: str) -> bytes:
-        """What was sealed for one of `places`, each a purpose and its associated data."""
-        head = 2 + (sealed[1] if len(sealed) > 1 else 0)
-        key_id = sealed[2:head].decode("ascii", "replace")
-        if not sealed or sealed[0] != _FORMAT or len(sealed) < head + _NONCE:
-            raise StepError(Problem("DF543", f"{what} cannot be opened", None, why))
-        if key_id not in self._keys:
-            lacking = f"{what} is sealed with the key {key_id!r}, which is not given"
-            raise StepError(Problem("DF544", lacking, None, "", f"add {key_id} to encryption.keys in dfrun.yaml"))
-        from cryptography.exceptions import InvalidTag
-
-        for purpose, bound in places:
-            try:
-                cipher = _cipher(self._keys[key_id], purpose)
-                return cipher.decrypt(sealed[head : head + _NONCE], sealed[head + _NONCE :], bound)
-            except InvalidTag:
-                continue
-        raise StepError(Problem("DF543", f"{what} cannot be opened", None, why))
 
     def index(self, kind: ValueType, value: object, name: str, tenant: str) -> bytes | None:
         """What equal values of one field and tenant have in common, and nobody without the key can make."""
@@ -153,25 +225,60 @@ class Vault:
         key = _derived(self._keys[self.search], f"index\0{name}\0{tenant}")
         return hmac.digest(key, _to_bytes(kind, value), "sha256")
 
+    def _wrapped(self, key_id: bytes, owner: Owner, material: bytes) -> bytes:
+        nonce = os.urandom(_NONCE)
+        return nonce + _cipher(self._keys[self.current], "data keys").encrypt(
+            nonce, material, _bound_key(key_id, owner)
+        )
+
+    def _unwrapped(self, key_id: bytes, owner: Owner, project_key: str, wrapped: bytes) -> bytes:
+        from cryptography.exceptions import InvalidTag
+
+        cipher = _cipher(self._keys[project_key], "data keys")
+        try:
+            return cipher.decrypt(wrapped[:_NONCE], wrapped[_NONCE:], _bound_key(key_id, owner))
+        except InvalidTag:
+            why = "it was changed, or it is another's"
+            raise StepError(Problem("DF543", "a data key cannot be opened", None, why)) from None
+
+
+def _lacking(what: str, key_id: str) -> Problem:
+    fix = f"add {key_id} to encryption.keys in dfrun.yaml"
+    return Problem("DF544", f"{what} is sealed with the key {key_id!r}, which is not given", None, "", fix)
+
 
 def key_of(sealed: bytes) -> str:
-    """The id of the key that seals a value."""
+    """The id of the key that seals a record."""
     return sealed[2 : 2 + sealed[1]].decode("ascii", "replace")
+
+
+def data_key_of(sealed: bytes) -> bytes:
+    """The id of the data key that seals a value; no data key's where it is no sealed value."""
+    return sealed[1:_HEAD] if sealed[:1] == bytes((_VALUE,)) else b""
 
 
 def _bound(*parts: bytes) -> bytes:
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
-def _value_purpose(name: str, tenant: str) -> str:
-    return f"value\0{name.partition('.')[0]}\0{tenant}"
+def _bound_record(place: Sequence[str]) -> bytes:
+    return _bound(b"dfrun ledger", *(part.encode() for part in place))
+
+
+def _bound_key(key_id: bytes, owner: Owner) -> bytes:
+    parts = (owner.tenant, owner.model, owner.subject)
+    return _bound(b"dfrun data key", key_id, *(part.encode() for part in parts))
 
 
 @lru_cache(maxsize=1024)
 def _cipher(key: bytes, purpose: str) -> AESGCM:
+    return _aes(_derived(key, purpose))
+
+
+def _aes(key: bytes) -> AESGCM:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    return AESGCM(_derived(key, purpose))
+    return AESGCM(key)
 
 
 @lru_cache(maxsize=1024)

@@ -34,7 +34,8 @@ class Erase:
 
 
 class GdprErase:
-    """Takes a subject; gives how many rows were deleted and anonymised, and what could not be reached."""
+    """Takes a subject; gives how many rows were deleted and anonymised, how many data keys were destroyed, and what
+    could not be reached."""
 
     name = "gdpr.erase"
     summary = "Forget a subject: delete its rows and those that lead to it for good, empty what the trail says of them."
@@ -55,7 +56,7 @@ class GdprErase:
                 raise ValueProblem(str(error), ("retention_period",)) from None
         cascades = read_switch(arguments, "cascade") if "cascade" in arguments else True
         members = {
-            "deleted": INTEGER, "anonymized": INTEGER, "emptied": INTEGER,
+            "deleted": INTEGER, "anonymized": INTEGER, "emptied": INTEGER, "destroyed_keys": INTEGER,
             "unreached": ValueType("list", items=STRING),
         }  # fmt: skip
         erase = Erase(subject.models, model, subject_key(arguments, model), cascades, retention)
@@ -71,14 +72,14 @@ class GdprErase:
             what = f"{parsed.model.name}: there is no such row"
             raise StepError(Problem("DF511", what, None, "", "was the subject erased before?"), "not_found")
         kept_since = context.now - parsed.retention if parsed.retention else None
-        done = await erase(context.access, found, cascade=parsed.cascades, kept_since=kept_since)
+        done = await erase(context.access, found, parsed.model, cascade=parsed.cascades, kept_since=kept_since)
         if runs := await context.access.recorded_runs():
             what = f"{runs:,} run{'' if runs == 1 else 's'} of the ledger, whose outputs may hold values of these rows"
             done.unreached.append(f"{what}; dfrun runs prune forgets runs")
         context.progress(done.deleted + done.anonymized)
         return {
             "deleted": done.deleted, "anonymized": done.anonymized, "emptied": done.emptied,
-            "unreached": done.unreached,
+            "destroyed_keys": done.destroyed_keys, "unreached": done.unreached,
         }  # fmt: skip
 
 

@@ -129,7 +129,7 @@ async def start(ready: Ready, started: Started, slot: SlotResult | None = None) 
         return await _executor(ready, run, started).run()
     vault = _vault(loaded)
     async with _store(ready.target, loaded) as store:
-        await _check_keys(store, vault)
+        await _check_keys(store, vault, loaded, ready.tenant)
         if not is_recorded:
             return await _executor(ready, run, started, store, vault=vault).run()
         await prepare_ledger(store)
@@ -172,7 +172,7 @@ async def _run_dry(ready: Ready, run: _Run, started: Started) -> RunResult:
             opened = open_dry_store(ready.target, loaded.graph.models, sources, written)
             store = await stack.enter_async_context(opened)
             vault = _vault(loaded)
-            await _check_keys(store, vault)
+            await _check_keys(store, vault, loaded, ready.tenant)
         files = stack.enter_context(dry_files(loaded.home, zone_of(loaded.pipeline)))
         return await _executor(ready, run, started, store, vault=vault, files=files).run()
 
@@ -209,12 +209,12 @@ def _unseal(kept: dict[str, Any], loaded: Loaded, run_id: str) -> tuple[Seals, V
     return seals, vault
 
 
-async def _check_keys(store: Store, vault: Vault | None) -> None:
+async def _check_keys(store: Store, vault: Vault | None, loaded: Loaded, tenant: str | None) -> None:
     if vault is not None:
         from runner.encryption.keys import check_keys
 
         async with store.session() as session:
-            await check_keys(session.connection, vault)
+            await check_keys(session.connection, vault, loaded.graph.models.values(), tenant)
 
 
 async def _named_before(row: RunRow, options: RunOptions, started: Started, vault: Vault | None) -> RunResult:
@@ -262,7 +262,7 @@ async def resume(
     values = recorded_parameters(loaded.pipeline, kept["params"], loaded.document)
     secrets = read_secrets(loaded.graph.secrets, loaded.project)
     async with _store(target, loaded) as store:
-        await _check_keys(store, vault)
+        await _check_keys(store, vault, loaded, row.tenant or None)
         is_asked_to_undo = await _was_asked_to_undo(store, run_id, seals)
         plan = _with_every_undo(plan) if is_asked_to_undo else plan
         await check_decisions(store, plan, row, recorded, loaded, decisions, seals)
@@ -300,7 +300,7 @@ async def undo(run_id: str, options: RunOptions, started: Started) -> RunResult:
     values = recorded_parameters(loaded.pipeline, kept["params"], loaded.document)
     secrets = read_secrets(loaded.graph.secrets, loaded.project)
     async with open_store(target, loaded.graph.models) as store:
-        await _check_keys(store, vault)
+        await _check_keys(store, vault, loaded, row.tenant or None)
         row, ledger = await take_over(store, run_id, this_process(), _tell(options), may_be_done=True)
         assert ledger is not None, "nothing is skipped where overlap says refuse"
         ledger.seals = seals

@@ -221,7 +221,9 @@ def test_a_key_that_moves_on_leaves_nothing_behind(engine: AsyncEngine) -> None:
         parts = reencrypt(store, shop.models, new, "ann")
         assert await anext(parts) == ("Person", 2)  # stopped after a part, as if it was killed
         await parts.aclose()
-        assert [part async for part in reencrypt(store, shop.models, new, "ann")] == [("Person", 2)]
+        left = [("Person", 2), ("the data keys", 2)]
+        assert [part async for part in reencrypt(store, shop.models, new, "ann")] == left
+        assert [part async for part in reencrypt(store, shop.models, new, "ann")] == []
         await store.close()
         async with engine.connect() as connection:
             after = await uses(connection, shop.models, shop.tables, Vault({"k2": KEYS["k2"]}, "k2", "k2"))
@@ -236,9 +238,11 @@ def test_a_missing_or_wrong_key_is_told_without_a_value(engine: AsyncEngine) -> 
         shop = await town(engine)
         async with engine.begin() as connection:
             await check_keys(connection, Vault({"k1": KEYS["k1"]}, "k1", "k1"))
-            await check_keys(connection, Vault(KEYS, "k2", "k1"))
+            await check_keys(connection, Vault(KEYS, "k2", "k1"), shop.models.values())
             with pytest.raises(UnreachableError, match="DF462 the key 'k1' is not the one"):
                 await check_keys(connection, Vault({"k1": KEYS["k2"]}, "k1", "k1"))
+            with pytest.raises(UnreachableError, match=r"DF462 the index .* was not made with the key 'k2'"):
+                await check_keys(connection, Vault(KEYS, "k2", "k2"), shop.models.values())
         shop.scope = replace(shop.scope, vault=Vault({"k2": KEYS["k2"]}, "k2", "k2"))
         with pytest.raises(StepError, match=r"DF544 Person.*'k1', which is not given"):
             await shop.do("Person.read", **given(id=1))
