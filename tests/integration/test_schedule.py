@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -187,3 +188,31 @@ def test_the_newest_slot_outlives_pruning(project: Project) -> None:
     assert project.dfrun("runs", "prune", "--older-than", "1ms")[:2] == (0, "0 runs forgotten\n")
     assert "before" in fire(project)["slot"]["note"]
     assert (project.folder / "n").read_text() == "1"
+
+
+@pytest.mark.parametrize("years_off", [-7, 7])
+def test_the_databases_clock_says_what_is_due(
+    years_off: int, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host whose own clock is wrong runs the same slot."""
+    from runner import api
+    from runner.ledger import runs
+    from runner.run import firing, launch
+    from runner.schedule import due, slots
+
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            true = datetime.now(tz)
+            return true.replace(year=true.year + years_off, day=1)
+
+    for module in (runs, firing, launch, due, slots):
+        if hasattr(module, "datetime"):
+            monkeypatch.setattr(module, "datetime", Wrong)
+    monkeypatch.chdir(project.folder)
+    project.write(COUNT, YEARLY % "")
+    result = asyncio.run(api.run_file(project.folder / "p.yaml", api.RunOptions(due=True)))
+    assert (result.state, [row[0] for row in project.rows(f"select slot from {project.ledger('runs')}")]) == (
+        "succeeded",
+        [NEWEST],
+    )
