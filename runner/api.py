@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "STANDARD_INPUT", "Checked", "Decisions", "RunOptions", "check", "init", "lint_migrations", "load", "load_catalog",
     "migrating", "read_plan_file", "resume_run", "run_file", "settings_of", "shown", "small_table_rows", "undo_run",
+    "yaml_files",
 ]  # fmt: skip
 
 
@@ -62,7 +63,7 @@ def check(path: Path) -> list[Checked]:
     In a folder, what is hidden is not looked at, and a file of another program (kind `other`) is passed over.
     Raises `DefinitionError` with the problems of all of them.
     """
-    files = _yaml_files(path) if path.is_dir() else [path]
+    files = yaml_files(path)
     if not files:
         raise DefinitionError(Problem("DF101", f"{path}: there is no YAML file in this folder"))
     checked: list[Checked] = []
@@ -77,9 +78,12 @@ def check(path: Path) -> list[Checked]:
     return checked
 
 
-def _yaml_files(folder: Path) -> list[Path]:
-    found = (file for ending in ("*.yaml", "*.yml") for file in folder.rglob(ending))
-    return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(folder).parts))
+def yaml_files(path: Path) -> list[Path]:
+    """The YAML files of a folder, what is hidden left out; a file is its own."""
+    if not path.is_dir():
+        return [path]
+    found = (file for ending in ("*.yaml", "*.yml") for file in path.rglob(ending))
+    return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(path).parts))
 
 
 def _check_file(path: Path, *, in_folder: bool) -> Checked:

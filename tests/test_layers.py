@@ -35,8 +35,8 @@ LINES = [
     ["runner.run.launch"],
     ["runner.preview", "runner.run.firing"],
     ["runner.api", "runner.report", "runner.cli.progress", "runner.cli.signals"],
-    ["runner.doctor", "runner.audits", "runner.encryption.keyring"],
-    ["runner.cli.audit", "runner.cli.keys", "runner.cli.migrate", "runner.cli.plan", "runner.cli.runs"],
+    ["runner.doctor", "runner.audits", "runner.schedules", "runner.encryption.keyring"],
+    ["runner.cli.audit", "runner.cli.keys", "runner.cli.migrate", "runner.cli.plan", "runner.cli.runs", "runner.cli.schedule"],
     ["runner.cli.verbs"],
     ["runner.cli"],
 ]  # fmt: skip
@@ -51,6 +51,7 @@ DOORS = {
         "runner.cli.migrate",
         "runner.cli.plan",
         "runner.cli.runs",
+        "runner.cli.schedule",
         "runner.cli.options",
     },
     "rich": {"runner.cli.progress"},

@@ -19,6 +19,7 @@ from runner.cli.migrate import migrate
 from runner.cli.options import FILE, database_options
 from runner.cli.plan import plan
 from runner.cli.runs import runs
+from runner.cli.schedule import schedule
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -71,6 +72,7 @@ def group() -> None:
 
 group.add_command(runs)
 group.add_command(plan)
+group.add_command(schedule)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

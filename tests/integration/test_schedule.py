@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from datetime import UTC, datetime
 from typing import Any
 
@@ -216,3 +218,40 @@ def test_the_databases_clock_says_what_is_due(
         "succeeded",
         [NEWEST],
     )
+
+
+def test_a_loop_fires_what_is_due_and_a_wrong_file_stops_no_other(project: Project) -> None:
+    project.write(COUNT, YEARLY % "")
+    (project.folder / "wrong.yaml").write_text(
+        "name: w\nschedule: {cron: '61 * * * *'}\nsteps: {a: {node: log.info}}\n"
+    )
+    failing = "name: fails\nschedule: {cron: '@yearly'}\nsteps:\n  a: " + call("fail_once", flag="never") + "\n"
+    (project.folder / "fails.yaml").write_text(failing)
+    assert project.dfrun("migrate", "apply", ".")[0] in (0, 2)
+    loop = project.start("schedule", "run", ".")
+    wait_until(lambda: {"p: exit status 0", "fails: exit status 1"} <= {
+        line.partition("UTC  ")[2] for line in loop.err.read_text().splitlines()}, 60)  # fmt: skip
+    assert "DF116 minute: '61' is none" in loop.err.read_text()
+    assert project.rows("select sku from item") == [("a",)]
+    code, out, _ = project.dfrun("schedule", "list", "p.yaml", "-o", "json")
+    [listed] = json.loads(out)
+    assert (code, listed["pipeline"], listed["last_run"]["state"]) == (0, "p", "succeeded")
+    (project.folder / "slow.yaml").write_text(
+        f"name: slow\nschedule: {{cron: '@yearly'}}\nsteps:\n  a: {call('slow', seconds=60)}\n"
+    )
+    os.kill(loop.pid, signal.SIGTERM)
+    assert loop.wait() == 0
+
+
+def test_a_loop_that_is_stopped_lets_its_runs_stop_in_order(project: Project) -> None:
+    project.write(
+        f"it: {call('waits', file='go')}\nlast: {{node: Item.create, with: {{sku: a}}, after: it}}", YEARLY % ""
+    )
+    loop = project.start("schedule", "run", ".")
+    states = f"select status from {project.ledger('runs')}"
+    wait_until(lambda: "running" in project.dfrun("runs", "list")[1], 30)
+    os.kill(loop.pid, signal.SIGTERM)
+    (project.folder / "go").touch()
+    assert loop.wait() == 0
+    assert project.rows(states) == [("interrupted",)]
+    assert "p: exit status 143" in loop.err.read_text()
