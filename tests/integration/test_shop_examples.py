@@ -3,11 +3,16 @@
 import json
 import shutil
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from shops import Shop, shop
+
+from runner.schedule.slots import slots_of
+from schemas.pipeline import Schedule
 
 __all__ = ["shop"]
 EXAMPLES = Path(__file__).parents[2] / "pipelines" / "shop"
@@ -77,14 +82,19 @@ def test_a_dirty_price_list_re_prices_the_catalogue_or_changes_nothing(example: 
     products = "[{sku: TV-1, price: 250, category: electronics}, {sku: OLD, price: 9, last_seen: 2026-01-31}, {sku: MUG, price: 5}]"
     example.write(f"p: {{node: Product.bulk_create, with: {{data: {products}}}}}")
     assert example.run()[0] == 0
-    list_ = example.folder / "inbox" / "prices-2026-11-24.csv"
-    kept = list_.read_text()
-    code, told = run(example, "nightly_prices.yaml", "-p", "day=2026-11-24", "-p", "floor=1000")
+    berlin = ZoneInfo("Europe/Berlin")
+    slot = slots_of(Schedule(cron="30 2 * * *", timezone="Europe/Berlin")).newest(datetime.now(UTC))
+    assert slot is not None
+    kept = (example.folder / "inbox" / "prices-2026-11-24.csv").read_text()
+    for moment in (datetime.now(UTC), slot):  # before half past two, the slot's day is yesterday
+        list_ = example.folder / "inbox" / f"prices-{moment.astimezone(berlin):%Y-%m-%d}.csv"
+        list_.write_text(kept)
+    code, told = run(example, "nightly_prices.yaml", "-p", "floor=1000")
     assert (code, told["error"]["code"]) == (1, "DF520"), told
     assert told["error"]["what"].startswith("reprice: sane: the average price is implausible")
     assert example.ask("select count(*) from product where active") == [(3,)]
     assert list_.read_text() == kept
-    code, told = run(example, "nightly_prices.yaml", "-p", "day=2026-11-24")
+    code, told = run(example, "nightly_prices.yaml", "--due")
     assert (code, told["outputs"]) == (
         0, {"rejected": 4, "loaded": 2, "created": 1, "on_sale": 1, "retired": 1},
     ), told  # fmt: skip
@@ -93,5 +103,7 @@ def test_a_dirty_price_list_re_prices_the_catalogue_or_changes_nothing(example: 
     ]  # fmt: skip
     assert not list_.exists()
     assert (example.folder / "done" / list_.name).read_text() == kept
-    rejects = (example.folder / "inbox" / "rejects-2026-11-24.csv").read_text().splitlines()
+    rejects = (list_.parent / list_.name.replace("prices", "rejects")).read_text().splitlines()
     assert [line.partition(",")[0] for line in rejects] == ["line", "3", "6", "7", "9"]
+    code, again = run(example, "nightly_prices.yaml", "--due")
+    assert (code, again["run_id"]) == (0, told["run_id"])
